@@ -1,0 +1,148 @@
+// Package hostconfig is the file that a host of a fleet is told everything by:
+// /etc/clocker/host.json, written when the host is adopted and read by its
+// agent and its network plugin. It names the fleet, the host, where etcd and
+// the controllers are, and which certificates to use. It never holds a
+// secret itself; the key file beside it does.
+package hostconfig
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// Dir is where a host keeps its configuration, and StateDir where agent and
+// plugins keep state that must survive a restart.
+const (
+	Dir      = "/etc/clocker"
+	StateDir = "/var/lib/clocker"
+	// RunDir holds the sockets by which the parts on one host reach each
+	// other.
+	RunDir = "/run/clocker"
+)
+
+// DNSAddress is the address on which every host's agent answers DNS. It is
+// link-local on purpose: it means "this host" everywhere and never leaves it.
+const DNSAddress = "169.254.53.53"
+
+// Config is the content of host.json.
+type Config struct {
+	Fleet  string `json:"fleet"`
+	HostID string `json:"hostID"`
+	Name   string `json:"name"`
+	// Address is the host's underlay address.
+	Address string `json:"address"`
+	// Etcd and Controllers are URLs: https://address:port.
+	Etcd        []string `json:"etcd"`
+	Controllers []string `json:"controllers"`
+	// CAFile, CertFile and KeyFile are relative to the directory of the
+	// file. With EtcdCAFile and its fellows empty they serve for etcd too;
+	// an etcd cluster of the user's own may want others, or none when its
+	// URLs are http://.
+	CAFile       string `json:"caFile"`
+	CertFile     string `json:"certFile"`
+	KeyFile      string `json:"keyFile"`
+	EtcdCAFile   string `json:"etcdCAFile,omitempty"`
+	EtcdCertFile string `json:"etcdCertFile,omitempty"`
+	EtcdKeyFile  string `json:"etcdKeyFile,omitempty"`
+	// Dir is the directory the file was read from; not stored.
+	Dir string `json:"-"`
+}
+
+// ErrNotAdopted means that the host belongs to no fleet (yet).
+var ErrNotAdopted = errors.New("host belongs to no fleet: add it with docker clocker host add")
+
+// Load reads host.json from a directory.
+func Load(dir string) (*Config, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "host.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ErrNotAdopted
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read host configuration: %w", err)
+	}
+	c := &Config{Dir: dir}
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("read host configuration: %w", err)
+	}
+	return c, nil
+}
+
+// Wait loads host.json as soon as there is one. It looks at the directory
+// again every interval until ctx ends.
+func Wait(ctx context.Context, dir string, interval time.Duration) (*Config, error) {
+	for {
+		c, err := Load(dir)
+		if !errors.Is(err, ErrNotAdopted) {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(interval):
+		}
+	}
+}
+
+// TLS returns the host's mutual TLS 1.3 configuration for calls to
+// controllers.
+func (c *Config) TLS() (*tls.Config, error) {
+	return c.tls(c.CAFile, c.CertFile, c.KeyFile)
+}
+
+func (c *Config) tls(ca, cert, key string) (*tls.Config, error) {
+	pem, err := os.ReadFile(filepath.Join(c.Dir, ca))
+	if err != nil {
+		return nil, fmt.Errorf("read fleet CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read fleet CA: %s holds no certificate", ca)
+	}
+	t := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(c.Dir, cert), filepath.Join(c.Dir, key))
+		if err != nil {
+			return nil, fmt.Errorf("read host certificate: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+// EtcdClient connects to the fleet's etcd. It does not wait for an answer:
+// calls fail until etcd can be reached, and work from then on.
+func (c *Config) EtcdClient() (*clientv3.Client, error) {
+	cfg := clientv3.Config{
+		Endpoints:            c.Etcd,
+		DialTimeout:          3 * time.Second,
+		DialKeepAliveTime:    2 * time.Second,
+		DialKeepAliveTimeout: 2 * time.Second,
+		Logger:               zap.NewNop(),
+	}
+	if len(c.Etcd) > 0 && c.Etcd[0][:min(5, len(c.Etcd[0]))] == "https" {
+		ca, cert, key := c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile
+		if ca == "" {
+			ca, cert, key = c.CAFile, c.CertFile, c.KeyFile
+		}
+		t, err := c.tls(ca, cert, key)
+		if err != nil {
+			return nil, err
+		}
+		cfg.TLS = t
+	}
+	cl, err := clientv3.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect etcd: %w", err)
+	}
+	return cl, nil
+}

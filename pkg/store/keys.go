@@ -1,0 +1,137 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Keys names every key of one fleet. The zero value is not valid; use
+// [NewKeys].
+type Keys struct{ prefix string }
+
+// NewKeys returns the keys of the named fleet.
+func NewKeys(fleet string) Keys { return Keys{prefix: "/clocker/" + fleet + "/"} }
+
+// Prefix is what every key of the fleet starts with; it ends with a slash.
+func (k Keys) Prefix() string { return k.prefix }
+
+// Schema holds the number of the layout; see [SchemaVersion].
+func (k Keys) Schema() string { return k.prefix + "schema" }
+
+// Hosts is the prefix of all hosts' keys.
+func (k Keys) Hosts() string { return k.prefix + "hosts/" }
+
+// HostSpec holds a [Host], written by the controller.
+func (k Keys) HostSpec(id string) string { return k.prefix + "hosts/" + id + "/spec" }
+
+// HostFacts holds [HostFacts], written by the host's agent.
+func (k Keys) HostFacts(id string) string { return k.prefix + "hosts/" + id + "/facts" }
+
+// HostLease holds a [HostLease] on the agent's lease: it is there while the
+// agent is alive and connected.
+func (k Keys) HostLease(id string) string { return k.prefix + "hosts/" + id + "/lease" }
+
+// Apps is the prefix of all applications.
+func (k Keys) Apps() string { return k.prefix + "apps/" }
+
+// App is the prefix of one application's keys.
+func (k Keys) App(app string) string { return k.prefix + "apps/" + app + "/" }
+
+// AppCurrent holds an [AppState]: which release is current and what is wanted
+// of it.
+func (k Keys) AppCurrent(app string) string { return k.App(app) + "current" }
+
+// Release is the prefix of one release; its parts are at [Keys.ReleasePart].
+func (k Keys) Release(app string, n int) string {
+	return fmt.Sprintf("%sreleases/%08d/", k.App(app), n)
+}
+
+// ReleasePart holds one part of a [Release]'s JSON.
+func (k Keys) ReleasePart(app string, n, part int) string {
+	return fmt.Sprintf("%sparts/%04d", k.Release(app, n), part)
+}
+
+// ReleaseStatus holds a [ReleaseStatus].
+func (k Keys) ReleaseStatus(app string, n int) string { return k.Release(app, n) + "status" }
+
+// Assignments is the prefix of every host's assignments.
+func (k Keys) Assignments() string { return k.prefix + "assign/" }
+
+// HostAssignments is the prefix of what one host must run.
+func (k Keys) HostAssignments(host string) string { return k.prefix + "assign/" + host + "/" }
+
+// Assignment holds an [Assignment], written by the leader.
+func (k Keys) Assignment(host, task string) string { return k.HostAssignments(host) + task }
+
+// AllObserved is the prefix of what every host reports.
+func (k Keys) AllObserved() string { return k.prefix + "observed/" }
+
+// HostObserved is the prefix of what one host reports.
+func (k Keys) HostObserved(host string) string { return k.prefix + "observed/" + host + "/" }
+
+// Observed holds an [Observed], written by the host's agent.
+func (k Keys) Observed(host, task string) string { return k.HostObserved(host) + task }
+
+// Net is the prefix of everything that network plugins share.
+func (k Keys) Net() string { return k.prefix + "net/" }
+
+// Pools is the prefix of the address pools; Pool holds a [Pool].
+func (k Keys) Pools() string { return k.prefix + "net/pools/" }
+
+// Pool holds a [Pool].
+func (k Keys) Pool(name string) string { return k.Pools() + name }
+
+// NetworkGuard is written by every transaction that adds or removes a
+// network: comparing its revision makes the choice of a subnet exclusive.
+func (k Keys) NetworkGuard() string { return k.prefix + "net/guard" }
+
+// Networks is the prefix of all networks.
+func (k Keys) Networks() string { return k.prefix + "net/networks/" }
+
+// Network holds a [Network].
+func (k Keys) Network(id string) string { return k.Networks() + id }
+
+// Blocks is the prefix of all blocks of all networks.
+func (k Keys) Blocks() string { return k.prefix + "net/blocks/" }
+
+// NetworkBlocks is the prefix of one network's blocks.
+func (k Keys) NetworkBlocks(network string) string { return k.Blocks() + network + "/" }
+
+// Block holds a [Block]; its key has the CIDR with "_" for "/".
+func (k Keys) Block(network, cidr string) string {
+	return k.NetworkBlocks(network) + strings.ReplaceAll(cidr, "/", "_")
+}
+
+// Endpoints is the prefix of all endpoints.
+func (k Keys) Endpoints() string { return k.prefix + "net/endpoints/" }
+
+// Endpoint holds an [Endpoint].
+func (k Keys) Endpoint(network, ip string) string { return k.Endpoints() + network + "/" + ip }
+
+// Underlays is the prefix of all hosts' underlay addresses.
+func (k Keys) Underlays() string { return k.prefix + "net/hosts/" }
+
+// Underlay holds an [Underlay].
+func (k Keys) Underlay(host string) string { return k.Underlays() + host }
+
+// Names is the prefix of all names that DNS answers.
+func (k Keys) Names() string { return k.prefix + "net/names/" }
+
+// HostNames is the prefix of the names that one host publishes.
+func (k Keys) HostNames(host string) string { return k.Names() + host + "/" }
+
+// Name holds a [NameRecord], on the lease of the agent that publishes it.
+func (k Keys) Name(host, task string) string { return k.HostNames(host) + task }
+
+// Volumes is the prefix of volumes.
+func (k Keys) Volumes() string { return k.prefix + "vol/" }
+
+// Events is the prefix of the fleet's events; Event holds an [Event] on a
+// lease that lets it expire.
+func (k Keys) Events() string { return k.prefix + "events/" }
+
+// Event names an event; ids sort by time.
+func (k Keys) Event(id string) string { return k.Events() + id }
+
+// Election is the prefix under which controllers elect their leader.
+func (k Keys) Election() string { return k.prefix + "elect/leader" }

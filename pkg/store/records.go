@@ -1,0 +1,305 @@
+package store
+
+import (
+	"time"
+
+	"clocker.io/clocker/pkg/model"
+)
+
+// SchemaVersion is the layout this program reads and writes. A fleet with a
+// higher number refuses this program.
+const SchemaVersion = 1
+
+// Host is a machine of the fleet as the user added it.
+type Host struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// Endpoint is how the user's machine reaches the engine: unix://,
+	// tcp://host:port, ssh://user@host. It holds no credentials.
+	Endpoint string `json:"endpoint"`
+	// Address is the underlay address other hosts use.
+	Address string            `json:"address"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	// State is "active", "cordoned" or "removing".
+	State   string    `json:"state"`
+	AddedAt time.Time `json:"addedAt"`
+}
+
+// The states of a host's spec.
+const (
+	HostActive   = "active"
+	HostCordoned = "cordoned"
+	HostRemoving = "removing"
+)
+
+// HostFacts is what an agent knows about its host.
+type HostFacts struct {
+	AgentVersion  string            `json:"agentVersion"`
+	EngineVersion string            `json:"engineVersion"`
+	APIVersion    string            `json:"apiVersion"`
+	OS            string            `json:"os"`
+	Architecture  string            `json:"architecture"`
+	Kernel        string            `json:"kernel"`
+	CPUs          int               `json:"cpus"`
+	MemoryBytes   int64             `json:"memoryBytes"`
+	EngineLabels  map[string]string `json:"engineLabels,omitempty"`
+	// Routes are the destinations of the host's own routes, in CIDR form.
+	Routes []string `json:"routes,omitempty"`
+	// Listening are the ports that something on the host other than Clocker
+	// listens on, as "tcp/80".
+	Listening []string  `json:"listening,omitempty"`
+	At        time.Time `json:"at"`
+}
+
+// HostLease shows that an agent lives.
+type HostLease struct {
+	// Boot differs for each run of the agent.
+	Boot  string    `json:"boot"`
+	Since time.Time `json:"since"`
+}
+
+// AppState is the one key that decides what an application is.
+type AppState struct {
+	Name string `json:"name"`
+	// Release is the current release's number; 0 before the first is made
+	// current.
+	Release int `json:"release"`
+	// Pending is the number of a release under way, or 0.
+	Pending int `json:"pending,omitempty"`
+	// Last is the highest number ever given to a release.
+	Last int `json:"last"`
+	// Desired is "running", "stopped" or "removed".
+	Desired string `json:"desired"`
+	// Stopped lists the services that the user stopped one by one.
+	Stopped []string `json:"stopped,omitempty"`
+	// Restarts counts, per service ("" for all), how often the user asked
+	// for a restart.
+	Restarts  map[string]int `json:"restarts,omitempty"`
+	CreatedAt time.Time      `json:"createdAt"`
+}
+
+// What may be wanted of an application.
+const (
+	DesiredRunning = "running"
+	DesiredStopped = "stopped"
+	DesiredRemoved = "removed"
+)
+
+// Release is everything needed to make an application what it was at one
+// moment.
+type Release struct {
+	App         string             `json:"app"`
+	Number      int                `json:"number"`
+	Application *model.Application `json:"application"`
+	// Networks maps the application's network names to network ids.
+	Networks  map[string]string `json:"networks"`
+	CreatedAt time.Time         `json:"createdAt"`
+	By        string            `json:"by,omitempty"`
+}
+
+// ReleaseStatus says how far a release has come.
+type ReleaseStatus struct {
+	// Phase is one of the Phase constants of releases.
+	Phase string `json:"phase"`
+	// Problems say why a release failed.
+	Problems []string `json:"problems,omitempty"`
+	// Cancel asks the leader to take a release back that is under way.
+	Cancel    bool      `json:"cancel,omitempty"`
+	UpdatedAt time.Time `json:"updatedAt"`
+}
+
+// The phases of a release, in order.
+const (
+	ReleasePreparing = "preparing" // images are fetched, ports are checked
+	ReleaseStarting  = "starting"  // containers are created and started
+	ReleaseDone      = "done"
+	ReleaseFailed    = "failed"
+	ReleaseCancelled = "cancelled"
+)
+
+// Assignment is one task that a host must carry out: one incarnation of one
+// replica. A changed container is a new task with a new id.
+type Assignment struct {
+	Task    string `json:"task"`
+	App     string `json:"app"`
+	Release int    `json:"release"`
+	Service string `json:"service"`
+	// Slot numbers the replica from 1.
+	Slot int    `json:"slot"`
+	Host string `json:"host"`
+	// Phase is what the agent must bring about: "prepare", "run" or "stop".
+	Phase string `json:"phase"`
+	// Restarts makes the agent restart the container when it is higher than
+	// the number the agent last reported.
+	Restarts  int           `json:"restarts,omitempty"`
+	Container ContainerSpec `json:"container"`
+	CreatedAt time.Time     `json:"createdAt"`
+}
+
+// The phases of an assignment.
+const (
+	PhasePrepare = "prepare" // image is there, host ports are free; nothing made
+	PhaseRun     = "run"
+	PhaseStop    = "stop" // container kept, not running
+)
+
+// ContainerSpec is what the engine is asked for. Its hash tells whether a
+// replica must be replaced.
+type ContainerSpec struct {
+	Name       string             `json:"name"`
+	Image      string             `json:"image"`
+	Hostname   string             `json:"hostname,omitempty"`
+	Command    []string           `json:"command,omitempty"`
+	Entrypoint []string           `json:"entrypoint,omitempty"`
+	Env        []string           `json:"env,omitempty"`
+	Ports      []model.Port       `json:"ports,omitempty"` // HostPort is decided
+	Mounts     []model.Mount      `json:"mounts,omitempty"`
+	Networks   []NetworkJoin      `json:"networks,omitempty"`
+	Restart    model.Restart      `json:"restart,omitzero"`
+	Health     *model.Healthcheck `json:"health,omitempty"`
+	Labels     map[string]string  `json:"labels,omitempty"`
+	// ExtraHosts are "name:address" lines for /etc/hosts.
+	ExtraHosts      []string      `json:"extraHosts,omitempty"`
+	StopGracePeriod time.Duration `json:"stopGracePeriod,omitempty"`
+}
+
+// NetworkJoin attaches a container to a network.
+type NetworkJoin struct {
+	ID      string   `json:"id"`
+	Aliases []string `json:"aliases,omitempty"`
+}
+
+// Observed is what a host's agent sees of a task.
+type Observed struct {
+	Task      string `json:"task"`
+	App       string `json:"app"`
+	Service   string `json:"service"`
+	Slot      int    `json:"slot"`
+	Host      string `json:"host"`
+	State     string `json:"state"`
+	Health    string `json:"health,omitempty"` // "", "starting", "healthy", "unhealthy"
+	Container string `json:"container,omitempty"`
+	// Addresses maps network ids to the container's addresses there.
+	Addresses map[string]string `json:"addresses,omitempty"`
+	Ports     []model.Port      `json:"ports,omitempty"`
+	// Error says why the task is not what it should be; empty when it is.
+	Error string `json:"error,omitempty"`
+	// Fatal means that trying again without a change cannot help.
+	Fatal     bool      `json:"fatal,omitempty"`
+	ExitCode  int       `json:"exitCode,omitempty"`
+	Restarts  int       `json:"restarts,omitempty"`
+	StartedAt time.Time `json:"startedAt,omitzero"`
+	At        time.Time `json:"at"`
+}
+
+// The states of a task as observed, in the order of a healthy life.
+const (
+	StatePreparing = "preparing"
+	StatePrepared  = "prepared"
+	StateCreating  = "creating"
+	StateStarting  = "starting"
+	StateRunning   = "running"
+	StateStopped   = "stopped"  // exited because it was told to
+	StateComplete  = "complete" // exited by itself with code 0
+	StateFailed    = "failed"
+	StateLost      = "lost" // its host does not answer; set by readers, never stored
+)
+
+// Pool is address space that networks take their subnets from.
+type Pool struct {
+	Name string `json:"name"`
+	CIDR string `json:"cidr"`
+	// SubnetBits is the prefix length of each network's subnet.
+	SubnetBits int `json:"subnetBits"`
+}
+
+// Network is one network of the fleet, under an id of its own: engines'
+// network ids differ from host to host.
+type Network struct {
+	ID string `json:"id"`
+	// Name is the name of the Docker network on every host. It may be empty
+	// for a moment after `docker network create` by hand: CreateNetwork
+	// carries no name, the agent adds it.
+	Name string `json:"name"`
+	// App owns the network; empty for one made by hand.
+	App     string `json:"app,omitempty"`
+	Subnet  string `json:"subnet"`
+	Gateway string `json:"gateway"`
+	// BlockBits is the prefix length of the blocks that hosts claim.
+	BlockBits int `json:"blockBits"`
+	// Segment is "routed" or "bridged"; Carrier "direct", "vxlan",
+	// "wireguard" or "auto".
+	Segment  string `json:"segment"`
+	Carrier  string `json:"carrier"`
+	MTU      int    `json:"mtu"`
+	Internal bool   `json:"internal,omitempty"`
+	// Egress is "plugin" (our gateway, NAT and published ports) or "engine"
+	// (docker_gwbridge does both).
+	Egress string `json:"egress"`
+	// Foreign is the host whose engine's own IPAM hands out addresses from
+	// the lower half of the subnet; empty when the IPAM driver is ours.
+	Foreign   string            `json:"foreign,omitempty"`
+	Options   map[string]string `json:"options,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	CreatedAt time.Time         `json:"createdAt"`
+}
+
+// Block says which host hands out the addresses of a part of a subnet. It has
+// no lease: a host that is away keeps its blocks.
+type Block struct {
+	Host  string `json:"host"`
+	Epoch int64  `json:"epoch"`
+	// State is "owned", "draining" or "quarantined".
+	State string    `json:"state"`
+	Since time.Time `json:"since"`
+}
+
+// Endpoint is one address in use.
+type Endpoint struct {
+	Host     string `json:"host"`
+	Epoch    int64  `json:"epoch"`
+	MAC      string `json:"mac,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"`
+	// Container is the container's name where the engine tells it.
+	Container string `json:"container,omitempty"`
+}
+
+// Underlay is how other hosts reach a host.
+type Underlay struct {
+	Host    string `json:"host"`
+	Address string `json:"address"`
+	MTU     int    `json:"mtu"`
+	Epoch   int64  `json:"epoch"`
+}
+
+// NameRecord is what DNS answers for one task: its names in each of its
+// networks. It is there only while the task can be reached.
+type NameRecord struct {
+	App     string `json:"app"`
+	Service string `json:"service"`
+	// Replica is the container's name.
+	Replica string `json:"replica"`
+	// Networks maps network ids to address and aliases.
+	Networks map[string]NamedAddress `json:"networks"`
+	// Ports are the container's ports, for SRV records.
+	Ports []model.Port `json:"ports,omitempty"`
+}
+
+// NamedAddress is an address with the extra names it has in a network.
+type NamedAddress struct {
+	Address string   `json:"address"`
+	Aliases []string `json:"aliases,omitempty"`
+}
+
+// Event is something that happened in the fleet.
+type Event struct {
+	ID string    `json:"id"`
+	At time.Time `json:"at"`
+	// Type is "application", "task", "host", "network" or "controller".
+	Type   string `json:"type"`
+	Action string `json:"action"`
+	// Subject names what it happened to.
+	Subject string            `json:"subject"`
+	Text    string            `json:"text,omitempty"`
+	Attrs   map[string]string `json:"attrs,omitempty"`
+}
