@@ -29,6 +29,8 @@ const Version = "/v1"
 //	GET    /v1/tasks?app=NAME                → []Task
 //	GET    /v1/tasks/{task}/logs?follow=1&tail=N&since=T&timestamps=1 → raw engine log stream (stdcopy framed)
 //	POST   /v1/tasks/{task}/exec             ExecRequest, connection is taken over (Upgrade: tcp)
+//	GET    /v1/tasks/{task}/exec/{exec}      → ExecState
+//	POST   /v1/tasks/{task}/exec/{exec}/resize?h=N&w=N  size of the command's terminal
 //	GET    /v1/hosts                         → []Host
 //	POST   /v1/hosts                         HostRequest → HostCredentials
 //	GET    /v1/hosts/{host}                  → Host
@@ -49,6 +51,10 @@ type Info struct {
 	Tasks    int      `json:"tasks"`
 	Running  int      `json:"running"`
 	EtcdKind string   `json:"etcdKind"` // "embedded" or "external"
+	// Now is the controller's clock, which a host's must not be far from.
+	Now time.Time `json:"now,omitzero"`
+	// Pools are the address pools (CIDR) that no host's own routes may meet.
+	Pools []string `json:"pools,omitempty"`
 }
 
 // DeployRequest asks for an application to become what the model says.
@@ -158,7 +164,10 @@ type Host struct {
 	Since  time.Time        `json:"since,omitzero"`
 }
 
-// HostRequest registers a host that is about to be adopted.
+// HostRequest registers a host that is about to be adopted. Sent again with
+// the same name and engine it answers with the same id and a new certificate,
+// so that an adoption that was interrupted goes on; the name of another engine,
+// or the engine of another name, is a conflict.
 type HostRequest struct {
 	Name     string            `json:"name"`
 	Endpoint string            `json:"endpoint"`
@@ -201,7 +210,20 @@ type ExecRequest struct {
 	Width   uint     `json:"width,omitempty"`
 }
 
-// Error is the body of every answer that is not 2xx.
+// ExecHeader is the header of the answer to an exec (101) that names the exec,
+// for its state and for resizing its terminal. It is the engine's own exec id.
+const ExecHeader = "Clocker-Exec"
+
+// ExecState is how a command run by exec is getting on.
+type ExecState struct {
+	Running bool `json:"running"`
+	// ExitCode means something once Running is false.
+	ExitCode int `json:"exitCode"`
+}
+
+// Error is the body of every answer that is not 2xx: 400 for input that cannot
+// be used, 404, 409 for a conflict with what is there, 503 from a controller
+// that cannot serve now (a client tries the next one).
 type Error struct {
 	Message string `json:"message"`
 	// Problems lists every problem when the request held several.

@@ -91,6 +91,15 @@ func (k Keys) Networks() string { return k.prefix + "net/networks/" }
 // Network holds a [Network].
 func (k Keys) Network(id string) string { return k.Networks() + id }
 
+// AllUses is the prefix of who uses which network.
+func (k Keys) AllUses() string { return k.prefix + "net/uses/" }
+
+// NetworkUses is the prefix of the hosts that use one network.
+func (k Keys) NetworkUses(network string) string { return k.AllUses() + network + "/" }
+
+// NetworkUse holds a [NetworkUse], written by the host's network plugin.
+func (k Keys) NetworkUse(network, host string) string { return k.NetworkUses(network) + host }
+
 // Blocks is the prefix of all blocks of all networks.
 func (k Keys) Blocks() string { return k.prefix + "net/blocks/" }
 

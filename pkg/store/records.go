@@ -20,6 +20,9 @@ type Host struct {
 	// Address is the underlay address other hosts use.
 	Address string            `json:"address"`
 	Labels  map[string]string `json:"labels,omitempty"`
+	// EngineID is the engine's own id, by which a machine under two names
+	// is noticed.
+	EngineID string `json:"engineID,omitempty"`
 	// State is "active", "cordoned" or "removing".
 	State   string    `json:"state"`
 	AddedAt time.Time `json:"addedAt"`
@@ -103,6 +106,8 @@ type ReleaseStatus struct {
 	Phase string `json:"phase"`
 	// Problems say why a release failed.
 	Problems []string `json:"problems,omitempty"`
+	// Wait makes the release done only when every replica is healthy.
+	Wait bool `json:"wait,omitempty"`
 	// Cancel asks the leader to take a release back that is under way.
 	Cancel    bool      `json:"cancel,omitempty"`
 	UpdatedAt time.Time `json:"updatedAt"`
@@ -110,6 +115,7 @@ type ReleaseStatus struct {
 
 // The phases of a release, in order.
 const (
+	ReleasePlanning  = "planning"  // networks are made, nothing is assigned
 	ReleasePreparing = "preparing" // images are fetched, ports are checked
 	ReleaseStarting  = "starting"  // containers are created and started
 	ReleaseDone      = "done"
@@ -129,6 +135,9 @@ type Assignment struct {
 	Host string `json:"host"`
 	// Phase is what the agent must bring about: "prepare", "run" or "stop".
 	Phase string `json:"phase"`
+	// Hash identifies what the release asked for, before ports and link
+	// variables were decided; a replica with the same hash is kept.
+	Hash string `json:"hash"`
 	// Restarts makes the agent restart the container when it is higher than
 	// the number the agent last reported.
 	Restarts  int           `json:"restarts,omitempty"`
@@ -225,6 +234,12 @@ type Network struct {
 	App     string `json:"app,omitempty"`
 	Subnet  string `json:"subnet"`
 	Gateway string `json:"gateway"`
+	// Range limits the addresses that containers get to a part of the
+	// subnet, in CIDR form; empty means all of it.
+	Range string `json:"range,omitempty"`
+	// Reserved are addresses of the subnet that something outside the fleet
+	// has (docker's --aux-address); no container gets them.
+	Reserved []string `json:"reserved,omitempty"`
 	// BlockBits is the prefix length of the blocks that hosts claim.
 	BlockBits int `json:"blockBits"`
 	// Segment is "routed" or "bridged"; Carrier "direct", "vxlan",
@@ -244,15 +259,37 @@ type Network struct {
 	CreatedAt time.Time         `json:"createdAt"`
 }
 
+// NetworkUse says that a host's engine has a Docker network on a network of
+// the fleet. A network is removed for good when nobody uses it.
+type NetworkUse struct {
+	Host string `json:"host"`
+	// Made is true where the Docker network was made by hand, which made the
+	// fleet's network too; false where the agent made it.
+	Made  bool      `json:"made,omitempty"`
+	Since time.Time `json:"since"`
+}
+
 // Block says which host hands out the addresses of a part of a subnet. It has
 // no lease: a host that is away keeps its blocks.
 type Block struct {
-	Host  string `json:"host"`
-	Epoch int64  `json:"epoch"`
-	// State is "owned", "draining" or "quarantined".
+	Host string `json:"host"`
+	// Epoch names the journal of the host that knows which addresses are
+	// taken; a host whose journal was lost has another epoch.
+	Epoch int64 `json:"epoch"`
+	// State is one of the Block constants.
 	State string    `json:"state"`
 	Since time.Time `json:"since"`
 }
+
+// The states of a block.
+const (
+	BlockOwned       = "owned"
+	BlockDraining    = "draining"
+	BlockQuarantined = "quarantined"
+	// BlockEngine is a block whose addresses the host's engine hands out
+	// with its own IPAM.
+	BlockEngine = "engine"
+)
 
 // Endpoint is one address in use.
 type Endpoint struct {

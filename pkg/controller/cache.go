@@ -1,0 +1,257 @@
+package controller
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"clocker.io/clocker/pkg/store"
+)
+
+// cache is the fleet's state as last seen, kept up by one watch.
+type cache struct {
+	keys store.Keys
+
+	mu sync.RWMutex // guards the following fields
+	// revision is the etcd revision up to which everything is seen; 0 until
+	// the first read.
+	revision int64
+	// changed is closed and made anew at each change; never nil.
+	changed     chan struct{}
+	hosts       map[string]store.Item[store.Host]
+	facts       map[string]store.HostFacts
+	leases      map[string]store.HostLease
+	apps        map[string]*appCache
+	assignments map[string]store.Item[store.Assignment] // by task
+	observed    map[string]store.Observed               // by task
+	networks    map[string]store.Network
+	uses        map[string]map[string]bool // network id → host ids
+	underlays   map[string]store.Underlay
+	events      map[string]store.Event
+}
+
+type appCache struct {
+	state    store.Item[store.AppState]
+	releases map[int]*releaseCache
+}
+
+type releaseCache struct {
+	status store.Item[store.ReleaseStatus]
+	parts  map[string]releasePart
+	// release is decoded from the parts when all are there; nil before.
+	release *store.Release
+}
+
+// releasePart is one part of a release too large for one key.
+type releasePart struct {
+	Of   int    `json:"of"`
+	Data []byte `json:"data"`
+}
+
+func newCache(k store.Keys) *cache {
+	c := &cache{keys: k, changed: make(chan struct{})}
+	c.clear()
+	return c
+}
+
+func (c *cache) clear() {
+	c.hosts = map[string]store.Item[store.Host]{}
+	c.facts = map[string]store.HostFacts{}
+	c.leases = map[string]store.HostLease{}
+	c.apps = map[string]*appCache{}
+	c.assignments = map[string]store.Item[store.Assignment]{}
+	c.observed = map[string]store.Observed{}
+	c.networks = map[string]store.Network{}
+	c.uses = map[string]map[string]bool{}
+	c.underlays = map[string]store.Underlay{}
+	c.events = map[string]store.Event{}
+}
+
+// apply takes in a change of the watch.
+func (c *cache) apply(ch store.Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch.Reset {
+		c.clear()
+	}
+	for _, k := range ch.Deletes {
+		c.remove(strings.TrimPrefix(k, c.keys.Prefix()))
+	}
+	for _, r := range ch.Puts {
+		c.put(strings.TrimPrefix(r.Key, c.keys.Prefix()), r)
+	}
+	c.revision = ch.Revision
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *cache) put(key string, r store.Raw) {
+	p := strings.Split(key, "/")
+	switch {
+	case p[0] == "hosts" && len(p) == 3 && p[2] == "spec":
+		setItem(c.hosts, p[1], r)
+	case p[0] == "hosts" && len(p) == 3 && p[2] == "facts":
+		set(c.facts, p[1], r)
+	case p[0] == "hosts" && len(p) == 3 && p[2] == "lease":
+		set(c.leases, p[1], r)
+	case p[0] == "apps" && len(p) >= 3:
+		c.putApp(p[1], p[2:], r)
+	case p[0] == "assign" && len(p) == 3:
+		setItem(c.assignments, p[2], r)
+	case p[0] == "observed" && len(p) == 3:
+		set(c.observed, p[2], r)
+	case p[0] == "net" && p[1] == "networks" && len(p) == 3:
+		set(c.networks, p[2], r)
+	case p[0] == "net" && p[1] == "hosts" && len(p) == 3:
+		set(c.underlays, p[2], r)
+	case p[0] == "net" && p[1] == "uses" && len(p) == 4:
+		if c.uses[p[2]] == nil {
+			c.uses[p[2]] = map[string]bool{}
+		}
+		c.uses[p[2]][p[3]] = true
+	case p[0] == "events" && len(p) == 2:
+		set(c.events, p[1], r)
+	}
+}
+
+func (c *cache) putApp(app string, p []string, r store.Raw) {
+	a := c.apps[app]
+	if a == nil {
+		a = &appCache{releases: map[int]*releaseCache{}}
+		c.apps[app] = a
+	}
+	if p[0] == "current" {
+		if v, err := store.Decode[store.AppState](r); err == nil {
+			a.state = store.Item[store.AppState]{Key: r.Key, Value: v, Revision: r.Revision, Created: r.Created}
+		}
+		return
+	}
+	if p[0] != "releases" || len(p) < 3 {
+		return
+	}
+	n, err := strconv.Atoi(p[1])
+	if err != nil {
+		return
+	}
+	rel := a.releases[n]
+	if rel == nil {
+		rel = &releaseCache{parts: map[string]releasePart{}}
+		a.releases[n] = rel
+	}
+	switch {
+	case p[2] == "status":
+		if v, err := store.Decode[store.ReleaseStatus](r); err == nil {
+			rel.status = store.Item[store.ReleaseStatus]{Key: r.Key, Value: v, Revision: r.Revision, Created: r.Created}
+		}
+	case p[2] == "parts" && len(p) == 4:
+		if v, err := store.Decode[releasePart](r); err == nil {
+			rel.parts[p[3]] = v
+			rel.release = joinParts(rel.parts)
+		}
+	}
+}
+
+// joinParts decodes a release; nil until every part is there.
+func joinParts(parts map[string]releasePart) *store.Release {
+	var data []byte
+	names := slices.Sorted(maps.Keys(parts))
+	for _, n := range names {
+		if parts[n].Of != len(parts) {
+			return nil
+		}
+		data = append(data, parts[n].Data...)
+	}
+	var rel store.Release
+	if json.Unmarshal(data, &rel) != nil || rel.Application == nil {
+		return nil
+	}
+	return &rel
+}
+
+// splitRelease is the opposite of joinParts.
+func splitRelease(rel *store.Release) ([]releasePart, error) {
+	data, err := json.Marshal(rel)
+	if err != nil {
+		return nil, err
+	}
+	// Base64 makes 4 of 3 bytes; an etcd request takes 1.5 MiB.
+	chunks := slices.Collect(slices.Chunk(data, 512<<10))
+	parts := make([]releasePart, len(chunks))
+	for i, ch := range chunks {
+		parts[i] = releasePart{Of: len(chunks), Data: ch}
+	}
+	return parts, nil
+}
+
+func (c *cache) remove(key string) {
+	p := strings.Split(key, "/")
+	switch {
+	case p[0] == "hosts" && len(p) == 3 && p[2] == "spec":
+		delete(c.hosts, p[1])
+	case p[0] == "hosts" && len(p) == 3 && p[2] == "facts":
+		delete(c.facts, p[1])
+	case p[0] == "hosts" && len(p) == 3 && p[2] == "lease":
+		delete(c.leases, p[1])
+	case p[0] == "apps" && len(p) == 3:
+		if a := c.apps[p[1]]; a != nil {
+			a.state = store.Item[store.AppState]{}
+			c.dropEmpty(p[1])
+		}
+	case p[0] == "apps" && len(p) >= 5:
+		c.removeRelease(p)
+	case p[0] == "assign" && len(p) == 3:
+		delete(c.assignments, p[2])
+	case p[0] == "observed" && len(p) == 3:
+		delete(c.observed, p[2])
+	case p[0] == "net" && p[1] == "networks" && len(p) == 3:
+		delete(c.networks, p[2])
+	case p[0] == "net" && p[1] == "hosts" && len(p) == 3:
+		delete(c.underlays, p[2])
+	case p[0] == "net" && p[1] == "uses" && len(p) == 4:
+		delete(c.uses[p[2]], p[3])
+	case p[0] == "events" && len(p) == 2:
+		delete(c.events, p[1])
+	}
+}
+
+func (c *cache) removeRelease(p []string) {
+	a := c.apps[p[1]]
+	n, err := strconv.Atoi(p[3])
+	if a == nil || err != nil || a.releases[n] == nil {
+		return
+	}
+	switch rel := a.releases[n]; p[4] {
+	case "status":
+		rel.status = store.Item[store.ReleaseStatus]{}
+		fallthrough
+	default:
+		if len(p) == 6 {
+			delete(rel.parts, p[5])
+		}
+		if rel.status.Revision == 0 && len(rel.parts) == 0 {
+			delete(a.releases, n)
+		}
+	}
+	c.dropEmpty(p[1])
+}
+
+func (c *cache) dropEmpty(app string) {
+	if a := c.apps[app]; a != nil && a.state.Revision == 0 && len(a.releases) == 0 {
+		delete(c.apps, app)
+	}
+}
+
+func set[T any](m map[string]T, key string, r store.Raw) {
+	if v, err := store.Decode[T](r); err == nil {
+		m[key] = v
+	}
+}
+
+func setItem[T any](m map[string]store.Item[T], key string, r store.Raw) {
+	if v, err := store.Decode[T](r); err == nil {
+		m[key] = store.Item[T]{Key: r.Key, Value: v, Revision: r.Revision, Created: r.Created}
+	}
+}

@@ -1,0 +1,205 @@
+// Package controller runs a fleet's control plane: it embeds etcd or uses one
+// that is there, takes part in the election of a leader, serves the API, and,
+// while it leads, carries out what pkg/plan and pkg/placement decide by
+// writing assignments that agents pull. It never talks to an engine.
+//
+// Any number of controllers may stand by; reads are served by each, what
+// changes state is passed on to the leader. Every write of the leader carries
+// a fence: the revision of its election, so a leader that was deposed without
+// noticing changes nothing.
+//
+// Design page: docs/design/deploy.md.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/fleet/ca"
+	"clocker.io/clocker/pkg/fleet/controllerconfig"
+	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/tunnel"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Options are what `docker-clocker serve` was started with. Empty fields are
+// taken from the configuration directory.
+type Options struct {
+	Fleet              string
+	DataDir, ConfigDir string
+	// Listen is the API's address, host:port; Advertise the address by
+	// which others reach this machine, without a port.
+	Listen, Advertise string
+	// Etcd are URLs of a cluster that is there already; empty means
+	// embedded.
+	Etcd                      []string
+	EtcdCA, EtcdCert, EtcdKey string
+	Log                       *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Controller is one controller of a fleet.
+type Controller struct {
+	fleet, url string
+	config     *controllerconfig.Config
+	configDir  string
+	etcd       etcdAccess
+	authority  *ca.Authority
+	store      *store.Store
+	cache      *cache
+	hub        *tunnel.Hub
+	log        *slog.Logger
+	now        func() time.Time
+
+	// placing makes decisions that reserve something exclusive: it is held
+	// from the look at the hosts until the cache has seen what was written.
+	placing sync.Mutex
+
+	lead leadership
+}
+
+// Run runs a controller until ctx ends or something fails that a restart
+// must heal.
+func Run(ctx context.Context, o Options) error {
+	c, stop, err := open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return c.run(ctx, o.Listen)
+}
+
+// open reads the configuration, starts or reaches etcd and checks the schema.
+func open(ctx context.Context, o Options) (*Controller, func(), error) {
+	if o.ConfigDir == "" {
+		o.ConfigDir = controllerconfig.ConfigDir
+	}
+	if o.DataDir == "" {
+		o.DataDir = controllerconfig.DataDir
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	cfg, err := controllerconfig.Load(o.ConfigDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.Fleet != "" && o.Fleet != cfg.Fleet {
+		return nil, nil, fmt.Errorf("start controller: its configuration is of fleet %s, not %s", cfg.Fleet, o.Fleet)
+	}
+	if o.Advertise != "" {
+		cfg.Advertise = o.Advertise
+	}
+	if len(o.Etcd) > 0 {
+		cfg.Etcd = o.Etcd
+	}
+	authority, err := ca.Load(o.ConfigDir, o.DataDir, o.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	access, stop, err := startEtcd(ctx, cfg, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &Controller{
+		fleet:     cfg.Fleet,
+		url:       "https://" + net.JoinHostPort(cfg.Advertise, strconv.Itoa(cfg.APIPort)),
+		config:    cfg,
+		configDir: o.ConfigDir,
+		etcd:      access,
+		authority: authority,
+		store:     store.New(access.client, cfg.Fleet),
+		hub:       tunnel.NewHub(o.Log),
+		log:       o.Log,
+		now:       o.Now,
+	}
+	c.cache = newCache(c.store.Keys)
+	if err := c.bootstrap(ctx); err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return c, stop, nil
+}
+
+// bootstrap makes what a new fleet's etcd must hold, and refuses a fleet that
+// a newer program has written.
+func (c *Controller) bootstrap(ctx context.Context) error {
+	it, err := store.Get[schema](ctx, c.store, c.store.Keys.Schema())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		_, err := c.store.Txn().Absent(it.Key).Put(it.Key, schema{store.SchemaVersion}).Commit(ctx)
+		if err != nil && !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	case err != nil:
+		return err
+	case it.Value.Version > store.SchemaVersion:
+		return fmt.Errorf("fleet %s is kept in layout %d by a newer docker-clocker; this one knows %d: upgrade it", c.fleet, it.Value.Version, store.SchemaVersion)
+	}
+	return registry.EnsurePool(ctx, c.store, store.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20})
+}
+
+type schema struct {
+	Version int `json:"version"`
+}
+
+func (c *Controller) run(ctx context.Context, listen string) error {
+	if listen == "" {
+		listen = ":" + strconv.Itoa(c.config.APIPort)
+	}
+	serverTLS, err := controllerconfig.ServerTLS(c.configDir)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	srv := &http.Server{
+		Handler:           api.NewHandler(c, c.hub, c.log.With("component", "api")),
+		TLSConfig:         serverTLS,
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
+	}
+	g.Go(func() error { return ignoreEnd(ctx, c.store.Follow(ctx, c.store.Keys.Prefix(), c.log, c.cache.apply)) })
+	g.Go(func() error { return c.elect(ctx) })
+	g.Go(func() error {
+		err := srv.ServeTLS(l, "", "")
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return err
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if srv.Shutdown(stopCtx) != nil {
+			return srv.Close()
+		}
+		return nil
+	})
+	c.log.Info("controller is up", "fleet", c.fleet, "url", c.url, "etcd", c.etcd.kind)
+	return g.Wait()
+}
+
+// ignoreEnd drops the error that only says that ctx has ended.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

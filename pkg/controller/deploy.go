@@ -1,0 +1,388 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sort"
+
+	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/store"
+)
+
+// Deploy implements [api.Backend]: plan, place, write, then watch it happen.
+func (c *Controller) Deploy(ctx context.Context, user string, r api.DeployRequest, send func(api.Progress) error) error {
+	app := r.Application
+	if ps := c.check(app); len(ps) > 0 {
+		return invalid(fmt.Sprintf("application %s cannot be deployed:", app.Name), ps...)
+	}
+	d, err := c.draft(app)
+	if err != nil {
+		return err
+	}
+	if r.DryRun {
+		for _, s := range d.steps(c.hostName) {
+			if err := send(api.Progress{Step: &s}); err != nil {
+				return err
+			}
+		}
+		return send(api.Progress{Done: "ok"})
+	}
+	if d.unchanged() {
+		return c.watchSteady(ctx, app.Name, send)
+	}
+	release, err := c.begin(ctx, user, r)
+	if err != nil {
+		return err
+	}
+	return c.Progress(ctx, app.Name, release, send)
+}
+
+// check finds everything about the model that this fleet cannot do.
+func (c *Controller) check(app *model.Application) []string {
+	var out []string
+	for _, p := range model.Validate(app) {
+		out = append(out, p.String())
+	}
+	hosts := map[string]bool{}
+	c.cache.mu.RLock()
+	for _, h := range c.cache.hosts {
+		hosts[h.Value.Name] = true
+	}
+	names := map[string]string{}
+	for id, n := range c.cache.networks {
+		names[n.Name] = id
+	}
+	c.cache.mu.RUnlock()
+	location := func(path string, l *model.Location) {
+		if l == nil {
+			return
+		}
+		p := model.Problem{Position: l.Position, Path: path}
+		switch {
+		case l.Kind != "fleet" && l.Kind != "localhost":
+			p.Text = fmt.Sprintf("location %q is a %s, and this fleet has only hosts with Docker", l.Name, l.Kind)
+			p.Remedy = "name the fleet: " + c.fleet
+		case l.Kind == "fleet" && l.Name != "" && l.Name != c.fleet:
+			p.Text = fmt.Sprintf("there is no fleet %q", l.Name)
+			p.Remedy = "this one is called " + c.fleet
+		case l.Host != "" && !hosts[l.Host]:
+			p.Text = fmt.Sprintf("fleet %s has no host %q", c.fleet, l.Host)
+			p.Remedy = "docker clocker host ls shows them"
+		default:
+			return
+		}
+		out = append(out, p.String())
+	}
+	location("location", app.Location)
+	app.Walk(func(_, e *model.Entity) { location("services["+e.ID+"].location", e.Location) })
+	for _, n := range app.Networks {
+		if n.External && names[n.ExternalName] == "" {
+			out = append(out, model.Problem{
+				Position: n.Position, Path: "networks." + n.Name,
+				Text:   fmt.Sprintf("external network %q does not exist in this fleet", n.ExternalName),
+				Remedy: "make it with docker network create -d clocker " + n.ExternalName,
+			}.String())
+		}
+	}
+	return out
+}
+
+// draft is a deploy thought through but not written.
+type draft struct {
+	app     *model.Application
+	state   store.Item[store.AppState]
+	current *store.Release
+	release *store.Release
+	diff    plan.Difference
+	// newNetworks are the declared networks that do not exist yet.
+	newNetworks []*model.Network
+	hosts       []string // of diff.Missing, by id
+	reasons     []string
+}
+
+// draft plans and places without writing. It refuses what cannot be placed,
+// naming every host and its reason.
+func (c *Controller) draft(app *model.Application) (*draft, error) {
+	v := c.cache.view(c.fleet, app.Name)
+	d := &draft{app: app, state: v.state}
+	if v.state.Revision > 0 {
+		if v.App.Desired == store.DesiredRemoved {
+			return nil, conflict("application %s is being removed: wait until it is gone", app.Name)
+		}
+		if v.App.Pending != 0 {
+			return nil, conflict("release %d of application %s is under way: wait for it, or interrupt the deploy that makes it", v.App.Pending, app.Name)
+		}
+		d.current = v.Release
+	}
+	d.release = &store.Release{App: app.Name, Number: v.App.Last + 1, Application: app, Networks: map[string]string{}, CreatedAt: c.now()}
+	for _, n := range app.Networks {
+		if id := c.networkID(app.Name, n); id != "" {
+			d.release.Networks[n.Name] = id
+		} else {
+			d.newNetworks = append(d.newNetworks, n)
+		}
+	}
+	d.diff = plan.Diff(plan.Templates(c.fleet, d.release), d.release.Number, v.Assignments)
+	var problems []string
+	for _, p := range c.place(app.Name, d.diff.Missing) {
+		if err := p.Err(); err != nil {
+			problems = append(problems, err.Error())
+		}
+		d.hosts, d.reasons = append(d.hosts, p.Host), append(d.reasons, p.Reason)
+	}
+	if len(problems) > 0 {
+		return nil, conflictList(fmt.Sprintf("application %s cannot be placed:", app.Name), problems)
+	}
+	return d, nil
+}
+
+func conflictList(message string, problems []string) error {
+	return &api.CallError{Status: 409, Body: api.Error{Message: message, Problems: problems}}
+}
+
+// unchanged reports whether the deploy asks for what is there already.
+func (d *draft) unchanged() bool {
+	if d.current == nil || d.state.Value.Desired != store.DesiredRunning || len(d.state.Value.Stopped) > 0 ||
+		len(d.diff.Missing)+len(d.diff.Obsolete)+len(d.newNetworks) > 0 {
+		return false
+	}
+	a, errA := json.Marshal(d.current.Application)
+	b, errB := json.Marshal(d.app)
+	return errA == nil && errB == nil && string(a) == string(b)
+}
+
+// steps describes the draft for a user.
+func (d *draft) steps(hostName func(string) string) []api.Step {
+	var out []api.Step
+	for _, n := range d.newNetworks {
+		out = append(out, api.Step{Action: "create", Kind: "network", Subject: networkName(d.app.Name, n), Cause: "it does not exist"})
+	}
+	for _, a := range d.diff.Keep {
+		out = append(out, api.Step{Action: "keep", Kind: "task", Subject: a.Container.Name, Host: hostName(a.Host), Cause: "it is as the file says"})
+	}
+	replaced := map[string]bool{}
+	for i, m := range d.diff.Missing {
+		action := "create"
+		if m.Replaces != nil {
+			action = "replace"
+			replaced[m.Replaces.Task] = true
+		}
+		out = append(out, api.Step{Action: action, Kind: "task", Subject: m.Spec.Name, Host: hostName(d.hosts[i]), Cause: m.Cause + "; " + d.reasons[i]})
+	}
+	for _, a := range d.diff.Obsolete {
+		if !replaced[a.Task] {
+			out = append(out, api.Step{Action: "remove", Kind: "task", Subject: a.Container.Name, Host: hostName(a.Host), Cause: "the file no longer has it"})
+		}
+	}
+	return out
+}
+
+// networkName is the name of an application's network on every host.
+func networkName(app string, n *model.Network) string {
+	if n.External {
+		return n.ExternalName
+	}
+	if n.ExternalName != "" { // a name of its own, not external
+		return n.ExternalName
+	}
+	return app + "_" + n.Name
+}
+
+// networkID finds a declared network that exists; "" when it does not.
+func (c *Controller) networkID(app string, n *model.Network) string {
+	name := networkName(app, n)
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	for id, have := range c.cache.networks {
+		if have.Name == name && (n.External || have.App == app) {
+			return id
+		}
+	}
+	return ""
+}
+
+// begin records a release and everything it needs. Before its last write
+// nothing is done by anyone; a leader that dies in between leaves a release
+// in phase planning, which the next one takes back.
+func (c *Controller) begin(ctx context.Context, user string, r api.DeployRequest) (int, error) {
+	c.placing.Lock()
+	defer c.placing.Unlock()
+	fence, _ := c.lead.get()
+	if fence == nil {
+		return 0, unavailable("this controller no longer leads: try again")
+	}
+	app := r.Application
+	d, err := c.draft(app) // under the lock, so that no port or slot is given twice
+	if err != nil {
+		return 0, err
+	}
+	k, n := c.store.Keys, d.release.Number
+	d.release.By = user
+	state := d.state.Value
+	if d.state.Revision == 0 {
+		state = store.AppState{Name: app.Name, CreatedAt: c.now()}
+	}
+	state.Pending, state.Last, state.Desired, state.Stopped = n, n, store.DesiredRunning, nil
+	stateKey, statusKey := k.AppCurrent(app.Name), k.ReleaseStatus(app.Name, n)
+	status := store.ReleaseStatus{Phase: store.ReleasePlanning, Wait: r.Wait, UpdatedAt: c.now()}
+	revision, err := c.store.Txn(fence...).Unchanged(stateKey, d.state.Revision).Put(stateKey, state).Put(statusKey, status).Commit(ctx)
+	if errors.Is(err, store.ErrConflict) {
+		return 0, conflict("application %s has just been changed by somebody else: deploy again", app.Name)
+	}
+	if err != nil {
+		return 0, err
+	}
+	last, err := c.write(ctx, d, state, revision, status, fence)
+	if err != nil {
+		c.takeBack(ctx, app.Name, n, err)
+		return 0, err
+	}
+	c.emit(ctx, "application", "deploying", app.Name, fmt.Sprintf("release %d", n))
+	return n, c.cache.wait(ctx, last)
+}
+
+// write makes the networks, decides all over again with their ids, and writes
+// the release and its assignments. What moves the release on comes last.
+func (c *Controller) write(ctx context.Context, d *draft, state store.AppState, revision int64, status store.ReleaseStatus, fence fence) (int64, error) {
+	k, n := c.store.Keys, d.release.Number
+	for _, net := range d.newNetworks {
+		id, err := c.createNetwork(ctx, d.app.Name, net, fence)
+		if err != nil {
+			return 0, err
+		}
+		d.release.Networks[net.Name] = id
+	}
+	v := c.cache.view(c.fleet, d.app.Name)
+	diff := plan.Diff(plan.Templates(c.fleet, d.release), n, v.Assignments)
+	placed := c.place(d.app.Name, diff.Missing)
+	parts, err := splitRelease(d.release)
+	if err != nil {
+		return 0, err
+	}
+	stateKey, statusKey := k.AppCurrent(d.app.Name), k.ReleaseStatus(d.app.Name, n)
+	begin := func() *store.Txn { return c.store.Txn(fence...).Unchanged(stateKey, revision) }
+	t := begin()
+	for i, p := range parts {
+		t.Put(k.ReleasePart(d.app.Name, n, i), p)
+		if len(parts) > 1 { // each is near what one request takes
+			if _, err := t.Commit(ctx); err != nil {
+				return 0, err
+			}
+			t = begin()
+		}
+	}
+	for i, p := range placed {
+		if err := p.Err(); err != nil {
+			return 0, conflictList(fmt.Sprintf("application %s cannot be placed:", d.app.Name), []string{err.Error()})
+		}
+		a := c.assignment(d.app.Name, state, n, diff.Missing[i], p)
+		t.Put(k.Assignment(a.Host, a.Task), a)
+		if t.Len() >= maxWrites {
+			if _, err := t.Commit(ctx); err != nil {
+				return 0, err
+			}
+			t = begin()
+		}
+	}
+	status.Phase = store.ReleasePreparing
+	return t.Put(statusKey, status).Commit(ctx)
+}
+
+// takeBack ends a release whose writing failed half way.
+func (c *Controller) takeBack(ctx context.Context, app string, n int, cause error) {
+	ctx = context.WithoutCancel(ctx)
+	// What was written must be seen before it can be taken back.
+	r, err := c.etcd.client.Get(ctx, c.store.Keys.AppCurrent(app))
+	if err == nil {
+		err = c.cache.wait(ctx, min(r.Header.Revision, r.Kvs[0].ModRevision))
+	}
+	if err == nil {
+		v := c.cache.view(c.fleet, app)
+		if v.App.Pending != n {
+			return
+		}
+		_, err = c.carryOut(ctx, v, plan.Abandon(v.Snapshot))
+	}
+	if err != nil {
+		c.log.Error("release cannot be taken back now; the next leader will", "app", app, "release", n, "cause", cause, "error", err)
+	}
+}
+
+// createNetwork makes one of an application's networks.
+func (c *Controller) createNetwork(ctx context.Context, app string, n *model.Network, fence fence) (string, error) {
+	r := registry.Request{
+		Name: networkName(app, n), App: app, Internal: n.Internal, Segment: "routed", Carrier: "auto",
+		Egress: "plugin", MTU: c.leastMTU(), Options: n.Options, Labels: n.Labels, Avoid: c.hostRoutes(),
+	}
+	var err error
+	if n.Subnet != "" {
+		if r.Subnet, err = netip.ParsePrefix(n.Subnet); err != nil {
+			return "", invalid(fmt.Sprintf("network %s: subnet %q is not in CIDR form", n.Name, n.Subnet))
+		}
+	}
+	if n.Gateway != "" {
+		if r.Gateway, err = netip.ParseAddr(n.Gateway); err != nil {
+			return "", invalid(fmt.Sprintf("network %s: gateway %q is not an address", n.Name, n.Gateway))
+		}
+	}
+	made, err := registry.Create(ctx, c.store, c.now(), r, fence...)
+	switch {
+	case errors.Is(err, registry.ErrOverlap), errors.Is(err, registry.ErrPoolExhausted):
+		return "", conflict("network %s cannot be made: %v", r.Name, err)
+	case err != nil:
+		return "", err
+	}
+	return made.ID, nil
+}
+
+// leastMTU is the least of the hosts' underlays, 1500 when none is known.
+func (c *Controller) leastMTU() int {
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	least := 0
+	for _, u := range c.cache.underlays {
+		if u.MTU > 0 && (least == 0 || u.MTU < least) {
+			least = u.MTU
+		}
+	}
+	if least == 0 {
+		return 1500
+	}
+	return least
+}
+
+// hostRoutes are the destinations that hosts reach by routes of their own.
+func (c *Controller) hostRoutes() []netip.Prefix {
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	seen := map[netip.Prefix]bool{}
+	for _, f := range c.cache.facts {
+		for _, r := range f.Routes {
+			if p, err := netip.ParsePrefix(r); err == nil && p.Bits() > 0 {
+				seen[p.Masked()] = true
+			}
+		}
+	}
+	out := make([]netip.Prefix, 0, len(seen))
+	for p := range seen {
+		out = append(out, p)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
+	return out
+}
+
+// hostName is a host's name, or its id when it is not known.
+func (c *Controller) hostName(id string) string {
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	if h, ok := c.cache.hosts[id]; ok {
+		return h.Value.Name
+	}
+	return id
+}

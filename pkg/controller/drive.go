@@ -1,0 +1,302 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/store"
+)
+
+// drive leads: it keeps one driver for each application and watches hosts
+// come and go. It returns when ctx ends.
+func (c *Controller) drive(ctx context.Context) error {
+	var drivers sync.WaitGroup
+	defer drivers.Wait()
+	running := map[string]bool{}
+	ended := make(chan string)
+	up := map[string]bool{}
+	for first := true; ; first = false {
+		changed := c.cache.next()
+		for _, app := range c.cache.appNames() {
+			if running[app] {
+				continue
+			}
+			running[app] = true
+			if first {
+				// A release in planning belonged to a leader that is gone.
+				c.abandon(ctx, app)
+			}
+			drivers.Go(func() {
+				c.driveApp(ctx, app)
+				select {
+				case ended <- app:
+				case <-ctx.Done():
+				}
+			})
+		}
+		up = c.hostEvents(ctx, up, first)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case app := <-ended:
+			delete(running, app)
+		case <-changed:
+		}
+	}
+}
+
+// hostEvents tells of hosts that came or went since the last look.
+func (c *Controller) hostEvents(ctx context.Context, was map[string]bool, first bool) map[string]bool {
+	now := map[string]bool{}
+	c.cache.mu.RLock()
+	names := map[string]string{}
+	for id, h := range c.cache.hosts {
+		_, now[id] = c.cache.leases[id]
+		names[id] = h.Value.Name
+	}
+	c.cache.mu.RUnlock()
+	for id, up := range now {
+		if first || was[id] == up {
+			continue
+		}
+		action, text := "up", ""
+		if !up {
+			action, text = "down", "its agent does not answer; what it runs is not replaced yet"
+		}
+		c.log.Info("host is "+action, "host", names[id])
+		c.emit(ctx, "host", action, names[id], text)
+	}
+	return now
+}
+
+// driveApp brings one application to what is wanted of it, until it is gone
+// or ctx ends. Only decisions of pkg/plan are carried out here.
+func (c *Controller) driveApp(ctx context.Context, app string) {
+	log := c.log.With("app", app)
+	lastPlacement := ""
+	for {
+		changed := c.cache.next()
+		v := c.cache.view(c.fleet, app)
+		if v.state.Revision == 0 {
+			return
+		}
+		d := plan.Next(v.Snapshot)
+		revision, err := c.carryOut(ctx, v, d)
+		if err == nil && len(d.Missing) > 0 {
+			var text string
+			revision, text, err = c.fillMissing(ctx, app)
+			if text != lastPlacement && text != "" {
+				log.Warn("replicas cannot be placed", "reason", text)
+				c.emit(ctx, "application", "unplaceable", app, text)
+			}
+			lastPlacement = text
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, store.ErrConflict):
+			// Somebody was faster; what they wrote will be seen.
+		case err != nil:
+			log.Warn("state cannot be written, trying again", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+			}
+			continue
+		case revision > 0:
+			if c.cache.wait(ctx, revision) != nil {
+				return
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// maxWrites is how many writes a transaction of ours holds at most; etcd
+// takes store.MaxOps operations, compares counted apart.
+const maxWrites = 100
+
+// carryOut writes a decision and returns the last revision it made, 0 when
+// there was nothing to write. A decision larger than one transaction is
+// written in parts with what changes the application's state last, so that
+// whoever finds it half written goes on from the same state.
+func (c *Controller) carryOut(ctx context.Context, v view, d plan.Decision) (int64, error) {
+	fence, _ := c.lead.get()
+	if fence == nil {
+		return 0, store.ErrConflict
+	}
+	k := c.store.Keys
+	begin := func() *store.Txn { return c.store.Txn(fence...).Unchanged(v.state.Key, v.state.Revision) }
+	var last int64
+	t := begin()
+	flush := func(force bool) error {
+		if t.Len() == 0 || !force && t.Len() < maxWrites {
+			return nil
+		}
+		revision, err := t.Commit(ctx)
+		last, t = revision, begin()
+		return err
+	}
+	for _, a := range d.Put {
+		key := k.Assignment(a.Host, a.Task)
+		if err := flush(false); err != nil {
+			return 0, err
+		}
+		t.Unchanged(key, v.revisions[a.Task]).Put(key, a)
+	}
+	for _, a := range d.Remove {
+		if err := flush(false); err != nil {
+			return 0, err
+		}
+		t.Delete(k.Assignment(a.Host, a.Task))
+	}
+	for _, o := range d.Forget {
+		if err := flush(false); err != nil {
+			return 0, err
+		}
+		t.Delete(k.Observed(o.Host, o.Task))
+	}
+	if d.Phase != "" {
+		if err := flush(t.Len() > maxWrites-20); err != nil {
+			return 0, err
+		}
+		c.setPhase(t, v, d)
+	}
+	if err := flush(true); err != nil {
+		return 0, err
+	}
+	if d.Phase != "" {
+		c.emitPhase(ctx, v, d)
+	}
+	if d.Finished {
+		return c.forget(ctx, v, fence)
+	}
+	return last, nil
+}
+
+// keepReleases is how many releases before the current one are kept.
+const keepReleases = 10
+
+// setPhase adds the release's new phase, and what follows from it for the
+// application, to a transaction.
+func (c *Controller) setPhase(t *store.Txn, v view, d plan.Decision) {
+	k, app := c.store.Keys, v.App
+	s := v.Status
+	s.Phase, s.Problems, s.UpdatedAt = d.Phase, d.Problems, c.now()
+	t.Unchanged(v.status.Key, v.status.Revision).Put(v.status.Key, s)
+	switch d.Phase {
+	case store.ReleaseDone:
+		app.Release, app.Pending = app.Pending, 0
+		t.Put(v.state.Key, app)
+		for _, n := range c.prunable(v, app.Release) {
+			t.DeletePrefix(k.Release(app.Name, n))
+		}
+	case store.ReleaseFailed, store.ReleaseCancelled:
+		app.Pending = 0
+		if app.Release == 0 { // the first one: nothing of it stays
+			app.Desired = store.DesiredRemoved
+		}
+		t.Put(v.state.Key, app)
+	}
+}
+
+// prunable lists releases too old to keep, at most ten at a time so that a
+// transaction has room.
+func (c *Controller) prunable(v view, current int) []int {
+	var old []int
+	for n := range v.releases {
+		if n <= current-keepReleases {
+			old = append(old, n)
+		}
+	}
+	sort.Ints(old)
+	return old[:min(len(old), 10)]
+}
+
+func (c *Controller) emitPhase(ctx context.Context, v view, d plan.Decision) {
+	actions := map[string]string{
+		store.ReleaseStarting:  "starting",
+		store.ReleaseDone:      "deployed",
+		store.ReleaseFailed:    "failed",
+		store.ReleaseCancelled: "cancelled",
+	}
+	text := fmt.Sprintf("release %d", v.App.Pending)
+	for _, p := range d.Problems {
+		text += "; " + p
+	}
+	c.emit(ctx, "application", actions[d.Phase], v.App.Name, text)
+}
+
+// forget removes an application's networks and, when they are gone, its keys.
+func (c *Controller) forget(ctx context.Context, v view, fence fence) (int64, error) {
+	for _, n := range v.networks {
+		if err := registry.Delete(ctx, c.store, n.ID, fence...); err != nil {
+			return 0, fmt.Errorf("remove network %s: %w", n.Name, err)
+		}
+	}
+	t := c.store.Txn(fence...).Unchanged(v.state.Key, v.state.Revision).DeletePrefix(c.store.Keys.App(v.App.Name))
+	revision, err := t.Commit(ctx)
+	if err == nil {
+		c.emit(ctx, "application", "removed", v.App.Name, "")
+	}
+	return revision, err
+}
+
+// abandon takes back a release that a former leader had begun to plan.
+func (c *Controller) abandon(ctx context.Context, app string) {
+	v := c.cache.view(c.fleet, app)
+	if v.App.Pending == 0 || v.Status.Phase != store.ReleasePlanning {
+		return
+	}
+	if _, err := c.carryOut(ctx, v, plan.Abandon(v.Snapshot)); err != nil {
+		c.log.Warn("release of a former leader cannot be taken back yet", "app", app, "error", err)
+	}
+}
+
+// fillMissing places replicas that the current release lacks. It returns what
+// cannot be placed as text.
+func (c *Controller) fillMissing(ctx context.Context, app string) (int64, string, error) {
+	c.placing.Lock()
+	defer c.placing.Unlock()
+	v := c.cache.view(c.fleet, app) // the former look may be too old by now
+	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == store.DesiredRemoved {
+		return 0, "", store.ErrConflict
+	}
+	diff := plan.Diff(plan.Templates(c.fleet, v.Release), v.App.Release, v.Assignments)
+	placed := c.place(app, diff.Missing)
+	var problems []string
+	d := plan.Decision{}
+	for i, p := range placed {
+		if err := p.Err(); err != nil {
+			problems = append(problems, err.Error())
+			continue
+		}
+		d.Put = append(d.Put, c.assignment(app, v.App, v.App.Release, diff.Missing[i], p))
+	}
+	slices.Sort(problems)
+	text := ""
+	if len(problems) > 0 {
+		text = problems[0]
+	}
+	if len(d.Put) == 0 {
+		return 0, text, nil
+	}
+	revision, err := c.carryOut(ctx, v, d)
+	if err != nil {
+		return 0, text, err
+	}
+	return revision, text, c.cache.wait(ctx, revision)
+}

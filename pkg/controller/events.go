@@ -1,0 +1,101 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sort"
+	"strings"
+	"time"
+
+	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/store"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// emit records an event. It is for people to read: one that cannot be written
+// is logged and dropped.
+func (c *Controller) emit(ctx context.Context, kind, action, subject, text string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	now := c.now()
+	e := store.Event{ID: fmt.Sprintf("%020d-%s", now.UnixNano(), newID()), At: now, Type: kind, Action: action, Subject: subject, Text: text}
+	go func() {
+		defer cancel()
+		lease, err := c.etcd.client.Grant(ctx, int64(eventLife/time.Second))
+		if err == nil {
+			_, err = c.store.Txn().Put(c.store.Keys.Event(e.ID), e, clientv3.WithLease(lease.ID)).Commit(ctx)
+		}
+		if err != nil {
+			c.log.Warn("event cannot be recorded", "type", kind, "action", action, "subject", subject, "error", err)
+		}
+	}()
+}
+
+// Events implements [api.Backend].
+func (c *Controller) Events(ctx context.Context, follow bool, since string, send func(store.Event) error) error {
+	sent := map[string]bool{}
+	for {
+		changed := c.cache.next()
+		c.cache.mu.RLock()
+		var fresh []store.Event
+		for id, e := range c.cache.events {
+			if id > since && !sent[id] {
+				fresh = append(fresh, e)
+			}
+		}
+		c.cache.mu.RUnlock()
+		sort.Slice(fresh, func(i, j int) bool { return fresh[i].ID < fresh[j].ID })
+		for _, e := range fresh {
+			sent[e.ID] = true
+			if err := send(e); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// Agent implements [api.Backend]: it passes a request about a task on to the
+// agent of the host that has it, over the agent's own tunnel.
+func (c *Controller) Agent(task string, w http.ResponseWriter, r *http.Request) {
+	fail := func(status int, text string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, "{\"message\":%q}\n", text)
+	}
+	c.cache.mu.RLock()
+	host := c.cache.assignments[task].Value.Host
+	if host == "" {
+		host = c.cache.observed[task].Host
+	}
+	name := c.cache.hosts[host].Value.Name
+	c.cache.mu.RUnlock()
+	if host == "" {
+		fail(http.StatusNotFound, "there is no task "+task)
+		return
+	}
+	p := &httputil.ReverseProxy{
+		Transport:     c.hub.Transport(host),
+		FlushInterval: -1,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: "agent"})
+			r.Out.URL.Path = strings.TrimPrefix(r.In.URL.Path, api.Version)
+			r.Out.URL.RawPath = ""
+			r.Out.Host = "agent"
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			fail(http.StatusBadGateway, fmt.Sprintf("the agent of host %s does not answer: %v", name, err))
+		},
+	}
+	p.ServeHTTP(w, r)
+}

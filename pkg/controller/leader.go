@@ -1,0 +1,168 @@
+package controller
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"time"
+
+	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/fleet/controllerconfig"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
+)
+
+// leaderTTL is how long a leader that cannot be reached stays leader.
+const leaderTTL = 5
+
+// leadership is who leads, as this controller knows.
+type leadership struct {
+	mu sync.RWMutex // guards the following fields
+	// fence is nil unless this controller leads: it holds in a transaction
+	// only while this controller's own election stands.
+	fence []clientv3.Cmp
+	// url is the leader's API; empty when there is none.
+	url string
+}
+
+func (l *leadership) set(fence []clientv3.Cmp, url string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fence, l.url = fence, url
+}
+
+func (l *leadership) get() (fence []clientv3.Cmp, url string) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.fence, l.url
+}
+
+// elect stands for leader for ever, and leads while elected.
+func (c *Controller) elect(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := c.term(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("election broken, standing again", "error", err)
+		}
+		c.lead.set(nil, "")
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// term waits to be elected and leads until the lease is lost.
+func (c *Controller) term(ctx context.Context) error {
+	session, err := concurrency.NewSession(c.etcd.client, concurrency.WithTTL(leaderTTL), concurrency.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("open session: %w", err)
+	}
+	// A leader that ends in order makes room at once.
+	defer func() {
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		session.Orphan()
+		c.etcd.client.Revoke(closeCtx, session.Lease()) //nolint:errcheck // it expires by itself otherwise
+	}()
+	e := concurrency.NewElection(session, c.store.Keys.Election())
+	watchCtx, stopWatch := context.WithCancel(ctx)
+	defer stopWatch()
+	go c.observeLeader(watchCtx, e)
+	if err := e.Campaign(ctx, c.url); err != nil {
+		return fmt.Errorf("campaign: %w", err)
+	}
+	stopWatch()
+	fence := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(e.Key()), "=", e.Rev())}
+	// What former leaders wrote must be seen before anything is decided.
+	r, err := c.etcd.client.Get(ctx, c.store.Keys.Schema())
+	if err != nil {
+		return fmt.Errorf("read as leader: %w", err)
+	}
+	if err := c.cache.wait(ctx, min(r.Header.Revision, e.Rev())); err != nil {
+		return err
+	}
+	c.lead.set(fence, c.url)
+	c.log.Info("this controller leads", "revision", e.Rev())
+	leadCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-session.Done():
+			stop()
+		case <-leadCtx.Done():
+		}
+	}()
+	c.emit(leadCtx, "controller", "elected", c.config.Name, "")
+	return c.drive(leadCtx)
+}
+
+// observeLeader keeps track of who leads while this controller stands by.
+func (c *Controller) observeLeader(ctx context.Context, e *concurrency.Election) {
+	for r := range e.Observe(ctx) {
+		if len(r.Kvs) > 0 {
+			if fence, _ := c.lead.get(); fence == nil && ctx.Err() == nil {
+				c.lead.set(nil, string(r.Kvs[0].Value))
+			}
+		}
+	}
+}
+
+// Leader implements [api.Backend]: requests that change state go to the
+// leader.
+func (c *Controller) Leader() (http.Handler, error) {
+	fence, leader := c.lead.get()
+	if fence != nil {
+		return nil, nil
+	}
+	if leader == "" {
+		return nil, unavailable("no controller leads at the moment: try again in a few seconds")
+	}
+	u, err := url.Parse(leader)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.fellowTLS()
+	if err != nil {
+		return nil, err
+	}
+	p := httputil.NewSingleHostReverseProxy(u)
+	p.Transport = &http.Transport{TLSClientConfig: t, ForceAttemptHTTP2: false}
+	p.FlushInterval = -1
+	p.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, `{"message":%q}`, "the leading controller does not answer: "+err.Error())
+	}
+	return p, nil
+}
+
+// fellowTLS is what this controller shows to another one.
+func (c *Controller) fellowTLS() (*tls.Config, error) {
+	server, err := controllerconfig.ServerTLS(c.configDir)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: server.Certificates, RootCAs: server.ClientCAs, MinVersion: tls.VersionTLS13}, nil
+}
+
+func unavailable(text string) error {
+	return &api.CallError{Status: http.StatusServiceUnavailable, Body: api.Error{Message: text}}
+}
+
+func conflict(format string, args ...any) error {
+	return &api.CallError{Status: http.StatusConflict, Body: api.Error{Message: fmt.Sprintf(format, args...)}}
+}
+
+func notFound(format string, args ...any) error {
+	return &api.CallError{Status: http.StatusNotFound, Body: api.Error{Message: fmt.Sprintf(format, args...)}}
+}
+
+func invalid(message string, problems ...string) error {
+	return &api.CallError{Status: http.StatusBadRequest, Body: api.Error{Message: message, Problems: problems}}
+}

@@ -1,0 +1,153 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/store"
+)
+
+// tries bounds how often a change is made again because somebody else wrote
+// in between.
+const tries = 5
+
+// changeApp changes an application's state as the leader.
+func (c *Controller) changeApp(ctx context.Context, app string, change func(v view, t *store.Txn) error) error {
+	for range tries {
+		fence, _ := c.lead.get()
+		if fence == nil {
+			return unavailable("this controller no longer leads: try again")
+		}
+		v := c.cache.view(c.fleet, app)
+		if v.state.Revision == 0 {
+			return notFound("there is no application %s (docker clocker ls shows them)", app)
+		}
+		t := c.store.Txn(fence...).Unchanged(v.state.Key, v.state.Revision)
+		if err := change(v, t); err != nil {
+			return err
+		}
+		revision, err := t.Commit(ctx)
+		if errors.Is(err, store.ErrConflict) {
+			// Wait for what was written meanwhile, then look again.
+			r, err := store.Get[store.AppState](ctx, c.store, v.state.Key)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			if err := c.cache.wait(ctx, r.Revision); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return c.cache.wait(ctx, revision)
+	}
+	return conflict("application %s keeps being changed by others: try again", app)
+}
+
+// Cancel implements [api.Backend]. A release that is done already stays.
+func (c *Controller) Cancel(ctx context.Context, app string) error {
+	return c.changeApp(ctx, app, func(v view, t *store.Txn) error {
+		if v.App.Pending == 0 {
+			return conflict("no release of application %s is under way", app)
+		}
+		s := v.Status
+		s.Cancel, s.UpdatedAt = true, c.now()
+		t.Unchanged(v.status.Key, v.status.Revision).Put(v.status.Key, s)
+		return nil
+	})
+}
+
+// Remove implements [api.Backend].
+func (c *Controller) Remove(ctx context.Context, app string, send func(api.Progress) error) error {
+	err := c.changeApp(ctx, app, func(v view, t *store.Txn) error {
+		state := v.App
+		state.Desired = store.DesiredRemoved
+		t.Put(v.state.Key, state)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	rep := c.reporter(send)
+	return c.watch(ctx, app, func(v view) (bool, error) {
+		if v.state.Revision == 0 {
+			return true, send(api.Progress{Done: "ok"})
+		}
+		return false, rep.report(v, 0)
+	})
+}
+
+// Operate implements [api.Backend].
+func (c *Controller) Operate(ctx context.Context, app, operation string, services []string, send func(api.Progress) error) error {
+	err := c.changeApp(ctx, app, func(v view, t *store.Txn) error {
+		if v.App.Desired == store.DesiredRemoved {
+			return conflict("application %s is being removed", app)
+		}
+		if v.App.Pending != 0 || v.Release == nil {
+			return conflict("a release of application %s is under way: wait for it", app)
+		}
+		all := map[string]bool{}
+		for _, e := range v.Release.Application.Services() {
+			all[e.ID] = true
+		}
+		for _, s := range services {
+			if !all[s] {
+				return notFound("application %s has no service %s (it has %v)", app, s, slices.Sorted(maps.Keys(all)))
+			}
+		}
+		t.Put(v.state.Key, operated(v.App, operation, services, slices.Sorted(maps.Keys(all))))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.emit(ctx, "application", operation, app, fmt.Sprint(services))
+	return c.watchSteady(ctx, app, send)
+}
+
+// operated returns the state after an operation on some services, or on all
+// when none is named.
+func operated(s store.AppState, operation string, services, all []string) store.AppState {
+	stopped := map[string]bool{}
+	if s.Desired == store.DesiredStopped {
+		for _, name := range all {
+			stopped[name] = true
+		}
+	}
+	for _, name := range s.Stopped {
+		stopped[name] = true
+	}
+	if len(services) == 0 {
+		services = all
+	}
+	restarts := maps.Clone(s.Restarts)
+	for _, name := range services {
+		switch operation {
+		case "stop":
+			stopped[name] = true
+		case "start":
+			delete(stopped, name)
+		case "restart":
+			if stopped[name] { // a stopped one is just started
+				delete(stopped, name)
+				continue
+			}
+			if restarts == nil {
+				restarts = map[string]int{}
+			}
+			restarts[name]++
+		}
+	}
+	s.Restarts = restarts
+	s.Desired, s.Stopped = store.DesiredRunning, slices.Sorted(maps.Keys(stopped))
+	if len(stopped) == len(all) && len(all) > 0 {
+		s.Desired, s.Stopped = store.DesiredStopped, nil
+	}
+	return s
+}

@@ -1,0 +1,150 @@
+package controller
+
+import (
+	"context"
+	"sort"
+
+	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/store"
+)
+
+// wait returns once the cache has seen the revision.
+func (c *cache) wait(ctx context.Context, revision int64) error {
+	for {
+		c.mu.RLock()
+		seen, changed := c.revision >= revision && c.revision > 0, c.changed
+		c.mu.RUnlock()
+		if seen {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// next returns a channel that is closed at the next change. Take it before
+// reading, so that no change is missed.
+func (c *cache) next() <-chan struct{} {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.changed
+}
+
+// ready reports whether the first read has come through.
+func (c *cache) ready() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.revision > 0
+}
+
+// app returns an application's state; Revision 0 when there is none.
+func (c *cache) app(name string) store.Item[store.AppState] {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if a := c.apps[name]; a != nil {
+		return a.state
+	}
+	return store.Item[store.AppState]{}
+}
+
+// appNames lists the applications, sorted.
+func (c *cache) appNames() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out []string
+	for n, a := range c.apps {
+		if a.state.Revision > 0 {
+			out = append(out, n)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+// status returns a release's status; Revision 0 when there is none.
+func (c *cache) status(app string, n int) store.Item[store.ReleaseStatus] {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if a := c.apps[app]; a != nil && a.releases[n] != nil {
+		return a.releases[n].status
+	}
+	return store.Item[store.ReleaseStatus]{}
+}
+
+// release returns a release, or nil.
+func (c *cache) release(app string, n int) *store.Release {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if a := c.apps[app]; a != nil && a.releases[n] != nil {
+		return a.releases[n].release
+	}
+	return nil
+}
+
+// view is one application's part of the cache at one revision.
+type view struct {
+	plan.Snapshot
+	state  store.Item[store.AppState]
+	status store.Item[store.ReleaseStatus]
+	// revisions are the assignments' mod revisions, by task.
+	revisions map[string]int64
+	networks  []store.Network
+	releases  map[int]store.ReleaseStatus
+}
+
+// view gathers what concerns an application.
+func (c *cache) view(fleet, app string) view {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	v := view{revisions: map[string]int64{}, releases: map[int]store.ReleaseStatus{}}
+	v.Fleet = fleet
+	v.Observed = map[string]store.Observed{}
+	v.HostUp, v.Hosts = map[string]bool{}, map[string]string{}
+	for id, h := range c.hosts {
+		_, v.HostUp[id] = c.leases[id]
+		v.Hosts[id] = h.Value.Name
+	}
+	for task, a := range c.assignments {
+		if a.Value.App == app {
+			v.Assignments = append(v.Assignments, a.Value)
+			v.revisions[task] = a.Revision
+		}
+	}
+	sort.Slice(v.Assignments, func(i, j int) bool { return v.Assignments[i].Task < v.Assignments[j].Task })
+	for task, o := range c.observed {
+		if o.App == app {
+			v.Observed[task] = o
+		}
+	}
+	for id, n := range c.networks {
+		if n.App != app {
+			continue
+		}
+		v.networks = append(v.networks, n)
+		for host := range c.uses[id] {
+			if v.HostUp[host] {
+				v.NetworkUses++
+			}
+		}
+	}
+	sort.Slice(v.networks, func(i, j int) bool { return v.networks[i].Name < v.networks[j].Name })
+	a := c.apps[app]
+	if a == nil {
+		return v
+	}
+	v.state, v.App = a.state, a.state.Value
+	number := v.App.Release
+	if v.App.Pending != 0 {
+		number = v.App.Pending
+	}
+	for n, r := range a.releases {
+		v.releases[n] = r.status.Value
+		if n == number {
+			v.status, v.Status, v.Release = r.status, r.status.Value, r.release
+		}
+	}
+	return v
+}

@@ -1,0 +1,251 @@
+package controller
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sort"
+	"time"
+
+	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/version"
+)
+
+// Info implements [api.Backend].
+func (c *Controller) Info(context.Context) (api.Info, error) {
+	_, leader := c.lead.get()
+	i := api.Info{
+		Fleet: c.fleet, Version: version.Version, Commit: version.Commit,
+		Leader: leader, Etcd: c.etcd.urls, EtcdKind: c.etcd.kind,
+	}
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	i.Hosts, i.Tasks = len(c.cache.hosts), len(c.cache.assignments)
+	for id := range c.cache.hosts {
+		if _, up := c.cache.leases[id]; up {
+			i.HostsUp++
+		}
+	}
+	for _, a := range c.cache.apps {
+		if a.state.Revision > 0 {
+			i.Apps++
+		}
+	}
+	for _, o := range c.cache.observed {
+		if o.State == store.StateRunning {
+			i.Running++
+		}
+	}
+	return i, nil
+}
+
+// tasks lists an application's replicas as wanted and as seen, sorted by
+// service and slot.
+func (c *Controller) tasks(v view) []api.Task {
+	waiting := plan.Next(v.Snapshot).Waiting
+	var out []api.Task
+	assigned := map[string]bool{}
+	for _, a := range v.Assignments {
+		assigned[a.Task] = true
+		t := api.Task{
+			ID: a.Task, App: a.App, Service: a.Service, Slot: a.Slot, Name: a.Container.Name, Image: a.Container.Image,
+			Host: v.Hosts[a.Host], HostAddress: c.hostAddress(a.Host), Desired: a.Phase, Ports: a.Container.Ports,
+			CreatedAt: a.CreatedAt, State: "waiting", Waiting: waiting[a.Task],
+		}
+		if o, ok := v.Observed[a.Task]; ok {
+			t.State, t.Health, t.Container, t.Addresses = o.State, o.Health, o.Container, o.Addresses
+			t.Error, t.ExitCode, t.StartedAt = o.Error, o.ExitCode, o.StartedAt
+		}
+		if !v.HostUp[a.Host] {
+			t.State, t.Error = store.StateLost, "host "+v.Hosts[a.Host]+" does not answer"
+		}
+		out = append(out, t)
+	}
+	for task, o := range v.Observed {
+		if assigned[task] || !v.HostUp[o.Host] {
+			continue
+		}
+		out = append(out, api.Task{
+			ID: task, App: o.App, Service: o.Service, Slot: o.Slot, Name: plan.ContainerName(o.App, o.Service, o.Slot),
+			Host: v.Hosts[o.Host], HostAddress: c.hostAddress(o.Host), Desired: "remove", State: o.State,
+			Container: o.Container, Error: o.Error,
+		})
+	}
+	sort.SliceStable(out, func(i, j int) bool {
+		a, b := out[i], out[j]
+		if a.Service != b.Service {
+			return a.Service < b.Service
+		}
+		if a.Slot != b.Slot {
+			return a.Slot < b.Slot
+		}
+		return a.ID < b.ID
+	})
+	return out
+}
+
+func (c *Controller) hostAddress(id string) string {
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	return c.cache.hosts[id].Value.Address
+}
+
+// Tasks implements [api.Backend]; an empty name means every application.
+func (c *Controller) Tasks(_ context.Context, app string) ([]api.Task, error) {
+	names := []string{app}
+	if app == "" {
+		names = c.cache.appNames()
+	} else if c.cache.app(app).Revision == 0 {
+		return nil, notFound("there is no application %s (docker clocker ls shows them)", app)
+	}
+	out := []api.Task{}
+	for _, n := range names {
+		out = append(out, c.tasks(c.cache.view(c.fleet, n))...)
+	}
+	return out, nil
+}
+
+// Applications implements [api.Backend].
+func (c *Controller) Applications(context.Context) ([]api.Application, error) {
+	out := []api.Application{}
+	for _, n := range c.cache.appNames() {
+		out = append(out, c.summary(c.cache.view(c.fleet, n)))
+	}
+	return out, nil
+}
+
+func (c *Controller) summary(v view) api.Application {
+	a := api.Application{Name: v.App.Name, Release: v.App.Release, CreatedAt: v.App.CreatedAt, UpdatedAt: v.Status.UpdatedAt}
+	if v.Release != nil {
+		a.Title, a.Dialect = v.Release.Application.Title, v.Release.Application.Dialect
+		for _, e := range v.Release.Application.Services() {
+			a.Services++
+			a.Replicas += e.Service.Replicas
+		}
+	}
+	good := 0
+	for _, t := range c.tasks(v) {
+		if t.Desired == "remove" {
+			continue
+		}
+		if t.State == store.StateRunning {
+			a.Running++
+		}
+		if t.State == store.StateRunning && t.Health != "unhealthy" || t.State == store.StateComplete {
+			good++
+		} else if t.Error != "" && a.Error == "" {
+			a.Error = t.Name + ": " + t.Error
+		}
+	}
+	switch {
+	case v.App.Desired == store.DesiredRemoved:
+		a.Status = "removing"
+	case v.App.Pending != 0:
+		a.Status = "deploying"
+	case v.App.Desired == store.DesiredStopped:
+		a.Status = "stopped"
+	case good >= a.Replicas:
+		a.Status = "running"
+	case good == 0:
+		a.Status = "failed"
+	default:
+		a.Status = "degraded"
+	}
+	return a
+}
+
+// Application implements [api.Backend].
+func (c *Controller) Application(_ context.Context, name string) (api.ApplicationDetail, error) {
+	v := c.cache.view(c.fleet, name)
+	if v.state.Revision == 0 {
+		return api.ApplicationDetail{}, notFound("there is no application %s (docker clocker ls shows them)", name)
+	}
+	d := api.ApplicationDetail{Application: c.summary(v), Networks: v.networks, Tasks: c.tasks(v), Releases: []api.ReleaseInfo{}}
+	if v.App.Release > 0 {
+		d.Current = c.cache.release(name, v.App.Release)
+	}
+	for _, n := range slices.Sorted(maps.Keys(v.releases)) {
+		info := api.ReleaseInfo{Number: n, Phase: v.releases[n].Phase, Problems: v.releases[n].Problems}
+		if r := c.cache.release(name, n); r != nil {
+			info.CreatedAt, info.By = r.CreatedAt, r.By
+		}
+		d.Releases = append(d.Releases, info)
+	}
+	return d, nil
+}
+
+// Hosts implements [api.Backend].
+func (c *Controller) Hosts(context.Context) ([]api.Host, error) {
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	out := []api.Host{}
+	for id := range c.cache.hosts {
+		out = append(out, c.hostLocked(id))
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
+
+// hostLocked needs the cache's lock held.
+func (c *Controller) hostLocked(id string) api.Host {
+	h := api.Host{Host: c.cache.hosts[id].Value}
+	lease, up := c.cache.leases[id]
+	facts, known := c.cache.facts[id]
+	if known {
+		h.Facts = &facts
+	}
+	_, joined := c.cache.underlays[id]
+	switch {
+	case h.State == store.HostRemoving:
+		h.Status = "removing"
+	case !known || up && !joined:
+		h.Status = "joining"
+	case !up:
+		h.Status = "down"
+	case h.State == store.HostCordoned:
+		h.Status = "cordoned"
+	default:
+		h.Status = "ready"
+	}
+	if up {
+		h.Since = lease.Since
+	} else if known {
+		h.Since = facts.At
+	}
+	for _, a := range c.cache.assignments {
+		if a.Value.Host == id {
+			h.Tasks++
+		}
+	}
+	return h
+}
+
+// Host implements [api.Backend]; a host is found by name or id.
+func (c *Controller) Host(_ context.Context, name string) (api.Host, error) {
+	id := c.findHost(name)
+	if id == "" {
+		return api.Host{}, notFound("there is no host %s (docker clocker host ls shows them)", name)
+	}
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	return c.hostLocked(id), nil
+}
+
+func (c *Controller) findHost(name string) string {
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	if _, ok := c.cache.hosts[name]; ok {
+		return name
+	}
+	for id, h := range c.cache.hosts {
+		if h.Value.Name == name {
+			return id
+		}
+	}
+	return ""
+}
+
+// eventLife is how long events are kept.
+const eventLife = time.Hour

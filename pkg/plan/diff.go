@@ -1,0 +1,115 @@
+package plan
+
+import (
+	"fmt"
+	"sort"
+
+	"clocker.io/clocker/pkg/store"
+)
+
+// Difference is what separates a release from the assignments there are.
+type Difference struct {
+	// Keep are assignments that the release wants as they are.
+	Keep []store.Assignment
+	// Missing are replicas without an assignment.
+	Missing []Missing
+	// Obsolete are assignments that the release does not want.
+	Obsolete []store.Assignment
+}
+
+// Missing is a replica that needs a host.
+type Missing struct {
+	Template
+	// Replaces is the obsolete assignment of the same replica, or nil.
+	Replaces *store.Assignment
+	Cause    string
+}
+
+type slotKey struct {
+	service string
+	slot    int
+}
+
+// Diff compares a release with the application's assignments. An assignment
+// made for this very release wins over an older one with the same hash: it
+// was made to replace it.
+func Diff(templates []Template, release int, assignments []store.Assignment) Difference {
+	var d Difference
+	byslot := map[slotKey][]store.Assignment{}
+	for _, a := range sorted(assignments) {
+		k := slotKey{a.Service, a.Slot}
+		byslot[k] = append(byslot[k], a)
+	}
+	for _, t := range templates {
+		k := slotKey{t.Service, t.Slot}
+		best := -1
+		for i, a := range byslot[k] {
+			if a.Hash == t.Hash && (best < 0 || a.Release == release) {
+				best = i
+			}
+		}
+		if best >= 0 {
+			d.Keep = append(d.Keep, byslot[k][best])
+			byslot[k] = append(byslot[k][:best:best], byslot[k][best+1:]...)
+			continue
+		}
+		m := Missing{Template: t, Cause: "it does not exist"}
+		if old := byslot[k]; len(old) > 0 {
+			m.Replaces = &old[0]
+			m.Cause = change(old[0].Container, t.Spec)
+		}
+		d.Missing = append(d.Missing, m)
+	}
+	for _, as := range byslot {
+		d.Obsolete = append(d.Obsolete, as...)
+	}
+	d.Obsolete = sorted(d.Obsolete)
+	return d
+}
+
+// change says in a few words what differs.
+func change(old, wanted store.ContainerSpec) string {
+	switch {
+	case old.Image != wanted.Image:
+		return fmt.Sprintf("its image changes from %s to %s", old.Image, wanted.Image)
+	case !equal(old.Command, wanted.Command) || !equal(old.Entrypoint, wanted.Entrypoint):
+		return "its command changes"
+	case len(old.Ports) != len(wanted.Ports):
+		return "its published ports change"
+	case len(old.Mounts) != len(wanted.Mounts):
+		return "its mounts change"
+	case len(old.Networks) != len(wanted.Networks):
+		return "its networks change"
+	}
+	return "its configuration changes"
+}
+
+func equal(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func sorted(as []store.Assignment) []store.Assignment {
+	out := append([]store.Assignment(nil), as...)
+	sort.Slice(out, func(i, j int) bool {
+		a, b := out[i], out[j]
+		if a.Service != b.Service {
+			return a.Service < b.Service
+		}
+		if a.Slot != b.Slot {
+			return a.Slot < b.Slot
+		}
+		if a.Release != b.Release {
+			return a.Release < b.Release
+		}
+		return a.Task < b.Task
+	})
+	return out
+}

@@ -1,0 +1,295 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+
+	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/store"
+)
+
+// Snapshot is one application as the leader sees it.
+type Snapshot struct {
+	Fleet string
+	App   store.AppState
+	// Release is the pending release if there is one, else the current one;
+	// nil before the first is stored.
+	Release *store.Release
+	// Status is Release's status.
+	Status      store.ReleaseStatus
+	Assignments []store.Assignment
+	// Observed are the reports of this application's tasks, by task.
+	Observed map[string]store.Observed
+	// HostUp says of each host, by id, whether its agent answers; Hosts
+	// gives their names.
+	HostUp map[string]bool
+	Hosts  map[string]string
+	// NetworkUses counts the hosts that still have a network of this
+	// application, hosts that are down left out.
+	NetworkUses int
+}
+
+// Decision is what to do next. The zero value means: nothing, wait.
+type Decision struct {
+	// Put are assignments to write, changed; Remove those to delete.
+	Put    []store.Assignment
+	Remove []store.Assignment
+	// Missing are replicas to place and start.
+	Missing []Missing
+	// Forget are reports to delete whose hosts are down and whose tasks are
+	// no longer assigned.
+	Forget []store.Observed
+	// Phase is the release's new phase, with Problems when it failed; empty
+	// means unchanged.
+	Phase    string
+	Problems []string
+	// RemoveNetworks says that no task is left and networks may go; Finished
+	// that the application's own keys may go.
+	RemoveNetworks, Finished bool
+	// Waiting says for each task that does not run yet what it waits for.
+	Waiting map[string]string
+}
+
+// Next decides what to do with an application.
+func Next(s Snapshot) Decision {
+	n := &next{Snapshot: s, d: Decision{Waiting: map[string]string{}}}
+	switch {
+	case s.App.Desired == store.DesiredRemoved:
+		n.remove()
+	case s.App.Pending != 0:
+		n.pending()
+	case s.Release != nil:
+		n.steady()
+	}
+	return n.d
+}
+
+type next struct {
+	Snapshot
+	d    Decision
+	diff Difference
+}
+
+// remove takes everything away: tasks first, then networks, then keys.
+func (n *next) remove() {
+	n.d.Remove = n.Assignments
+	n.d.Forget = n.orphans(nil)
+	left := 0
+	for _, o := range n.Observed {
+		if n.HostUp[o.Host] {
+			left++
+		}
+	}
+	if len(n.Assignments) > 0 || left > 0 || n.NetworkUses > 0 {
+		return
+	}
+	n.d.RemoveNetworks, n.d.Finished = true, true
+}
+
+// orphans are reports of tasks that nobody is asked for any more, on hosts
+// that cannot delete them.
+func (n *next) orphans(keep []store.Assignment) []store.Observed {
+	assigned := map[string]bool{}
+	for _, a := range keep {
+		assigned[a.Task] = true
+	}
+	var out []store.Observed
+	for _, o := range n.Observed {
+		if !assigned[o.Task] && !n.HostUp[o.Host] {
+			out = append(out, o)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Task < out[j].Task })
+	return out
+}
+
+// pending brings a release about, or takes it back.
+func (n *next) pending() {
+	switch n.Status.Phase {
+	case store.ReleasePlanning:
+		// The leader that plans holds the application while it does; a
+		// release found in this phase by anyone else has lost its leader.
+		if n.Status.Cancel {
+			n.giveBack(store.ReleaseCancelled)
+		}
+	case store.ReleasePreparing:
+		n.prepare()
+	case store.ReleaseStarting:
+		n.start()
+	}
+}
+
+// Abandon is the decision for a release whose leader died while it planned.
+func Abandon(s Snapshot) Decision {
+	n := &next{Snapshot: s}
+	n.giveBack(store.ReleaseFailed, "the controller stopped while it planned this release: deploy again")
+	return n.d
+}
+
+// giveBack ends a release as if it had not been: its own assignments go, and
+// the steady state brings back what the current release wants.
+func (n *next) giveBack(phase string, problems ...string) {
+	n.d.Put, n.d.Remove = nil, nil
+	for _, a := range n.Assignments {
+		if a.Release == n.App.Pending {
+			n.d.Remove = append(n.d.Remove, a)
+		}
+	}
+	n.d.Phase, n.d.Problems = phase, problems
+}
+
+// troubles are what makes a release fail: tasks of it that cannot succeed,
+// and hosts that went away under it.
+func (n *next) troubles(tasks []store.Assignment) []string {
+	var out []string
+	lost := map[string]bool{}
+	for _, a := range sorted(tasks) {
+		if a.Release != n.App.Pending {
+			continue
+		}
+		if !n.HostUp[a.Host] && !lost[a.Host] {
+			lost[a.Host] = true
+			out = append(out, fmt.Sprintf("host %s stopped answering", n.hostName(a.Host)))
+		}
+		o, ok := n.Observed[a.Task]
+		if !ok || o.State != store.StateFailed {
+			continue
+		}
+		if o.Fatal || a.Phase == store.PhaseRun && givesUp(a.Container.Restart) {
+			out = append(out, fmt.Sprintf("%s on %s: %s", a.Container.Name, n.hostName(a.Host), o.Error))
+		}
+	}
+	return out
+}
+
+func (n *next) hostName(id string) string {
+	if name := n.Hosts[id]; name != "" {
+		return name
+	}
+	return id
+}
+
+// givesUp reports whether the engine does not start the container again.
+func givesUp(r model.Restart) bool { return r.Policy == "" || r.Policy == "no" }
+
+// prepare waits until every host has what the release needs. Nothing has been
+// made until then.
+func (n *next) prepare() {
+	n.diff = Diff(Templates(n.Fleet, n.Release), n.App.Pending, n.Assignments)
+	if n.Status.Cancel {
+		n.giveBack(store.ReleaseCancelled)
+		return
+	}
+	if p := n.troubles(n.diff.Keep); len(p) > 0 {
+		n.giveBack(store.ReleaseFailed, p...)
+		return
+	}
+	ready := true
+	for _, a := range n.diff.Keep {
+		if a.Release != n.App.Pending {
+			continue
+		}
+		if o := n.Observed[a.Task]; o.State != store.StatePrepared {
+			ready = false
+			n.d.Waiting[a.Task] = "its image"
+		}
+	}
+	if !ready {
+		return
+	}
+	n.Status.Phase = store.ReleaseStarting
+	n.d.Phase = store.ReleaseStarting
+	n.start()
+}
+
+// start replaces what is obsolete and starts what is new, each task as soon
+// as what it waits for is there.
+func (n *next) start() {
+	n.diff = Diff(Templates(n.Fleet, n.Release), n.App.Pending, n.Assignments)
+	phase := n.d.Phase
+	if n.Status.Cancel {
+		n.giveBack(store.ReleaseCancelled)
+		return
+	}
+	if p := n.troubles(n.diff.Keep); len(p) > 0 {
+		n.giveBack(store.ReleaseFailed, p...)
+		return
+	}
+	n.d.Phase = phase
+	n.d.Remove = n.diff.Obsolete
+	if p := n.release(n.diff.Keep); len(p) > 0 {
+		n.giveBack(store.ReleaseFailed, p...)
+		return
+	}
+	if len(n.diff.Missing) == 0 && n.complete() {
+		n.d.Phase = store.ReleaseDone
+	}
+}
+
+// complete reports whether every replica has come up.
+func (n *next) complete() bool {
+	for _, a := range n.diff.Keep {
+		if a.Phase == store.PhaseStop || n.stopped(a.Service) {
+			continue
+		}
+		o := n.Observed[a.Task]
+		up := o.State == store.StateRunning || o.State == store.StateComplete
+		if n.Status.Wait && o.Health != "" && o.Health != "healthy" {
+			n.d.Waiting[a.Task] = "its health check"
+			up = false
+		}
+		if !up {
+			return false
+		}
+	}
+	return true
+}
+
+// steady keeps the current release as the user wants it: replicas that went
+// with a host or a failed deploy come back, and stop, start and restart reach
+// the tasks.
+func (n *next) steady() {
+	n.diff = Diff(Templates(n.Fleet, n.Release), n.App.Release, n.Assignments)
+	n.d.Remove = n.diff.Obsolete
+	n.d.Missing = n.diff.Missing
+	n.d.Forget = n.orphans(n.diff.Keep)
+	n.release(n.diff.Keep)
+}
+
+func (n *next) stopped(service string) bool {
+	return n.App.Desired == store.DesiredStopped || slices.Contains(n.App.Stopped, service)
+}
+
+// release moves tasks to the phase they should be in. It returns problems
+// that no waiting can solve.
+func (n *next) release(tasks []store.Assignment) []string {
+	var problems []string
+	for _, a := range tasks {
+		was := a
+		restarts := n.App.Restarts[""] + n.App.Restarts[a.Service]
+		switch {
+		case a.Phase == store.PhasePrepare && n.stopped(a.Service):
+			continue // started when the user says so
+		case a.Phase == store.PhasePrepare:
+			waits, problem := n.gate(&a)
+			if problem != "" {
+				problems = append(problems, problem)
+			}
+			if waits != "" {
+				n.d.Waiting[a.Task] = waits
+				continue
+			}
+			a.Phase = store.PhaseRun
+		case n.stopped(a.Service):
+			a.Phase = store.PhaseStop
+		default:
+			a.Phase = store.PhaseRun
+		}
+		a.Restarts = max(a.Restarts, restarts)
+		if a.Phase != was.Phase || a.Restarts != was.Restarts {
+			n.d.Put = append(n.d.Put, a)
+		}
+	}
+	return problems
+}
