@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"clocker.io/clocker/e2e/testbed"
+)
+
+// The talk's application must run on Engine 20.10 too.
+func TestEngine20MustRunBlueprint05(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	f, err := newFleet(ctx, "my-docker-cloud", testbed.Options{Name: "e2e-20", Hosts: 3, Engine: "20", Log: t.Logf})
+	if f != nil {
+		t.Cleanup(f.close)
+	}
+	if err == nil {
+		err = f.init(ctx)
+	}
+	if err == nil {
+		err = f.addHosts(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.clocker(t, "deploy", "../examples/blueprints/05-application-1-docker.yaml", "--wait")
+	web := f.tasks(t, "my-application")["my-application-identidock-1"]
+	await(t, 5*time.Second, "the page and its picture are served", func() error {
+		_, header, err := get(t.Context(), "http://"+web.HostAddress+"/monster/ada")
+		if err == nil && header.Get("X-Cache") != "hit" {
+			err = fmt.Errorf("X-Cache is %q", header.Get("X-Cache"))
+		}
+		return err
+	})
+	f.clocker(t, "rm", "my-application")
+	for _, h := range f.bed.Hosts() {
+		if out, err := h.Exec(t.Context(), "docker", "ps", "-aq", "--filter", "label=io.clocker.app=my-application"); err != nil || strings.TrimSpace(out) != "" {
+			t.Errorf("%s still has containers: %s %v", h.Name, out, err)
+		}
+	}
+}
+
+// A fleet must work on an etcd cluster that is there already, and go on when
+// one of its three members dies.
+func TestExternalEtcdMustCarryAFleet(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	f, err := newFleet(ctx, "on-etcd", testbed.Options{Name: "e2e-etcd", Hosts: 2, Engine: "28", Log: t.Logf})
+	if f != nil {
+		t.Cleanup(f.close)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := f.bed.Etcd(ctx, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.init(ctx, "--etcd", strings.Join(cluster.Endpoints(), ",")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.addHosts(ctx); err != nil {
+		t.Fatal(err)
+	}
+	f.deploy(t, "app", "compose.yaml", fmt.Sprintf(stack, 18095))
+	containers := f.containers(t, "app")
+	if err := cluster.Kill(0); err != nil {
+		t.Fatal(err)
+	}
+	f.alive(t, "app", 18095, containers)
+	file := strings.Replace(fmt.Sprintf(stack, 18095), "replicas: 3", "replicas: 4", 1)
+	await(t, 20*time.Second, "a deploy works with two members", func() error {
+		return f.command(t.Context(), "clocker", "deploy", writeFile(t, "compose.yaml", file), "--app", "app").err()
+	})
+	f.alive(t, "app", 18095, containers)
+	// Without a majority nothing can be decided, and that is said; what runs
+	// goes on.
+	if err := cluster.Kill(1); err != nil {
+		t.Fatal(err)
+	}
+	r := f.command(t.Context(), "clocker", "deploy", writeFile(t, "compose.yaml", fmt.Sprintf(stack, 18095)), "--app", "app")
+	if r.code == 0 || r.stderr == "" {
+		t.Errorf("deploy without a majority: exit %d %s", r.code, r.stderr)
+	}
+	for _, i := range []int{0, 1} {
+		if err := cluster.Restart(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, 30*time.Second, "a deploy works again", func() error {
+		return f.command(t.Context(), "clocker", "deploy", writeFile(t, "compose.yaml", file), "--app", "app").err()
+	})
+	f.alive(t, "app", 18095, containers)
+}
+
+// `docker clocker init` alone must make a fleet of one that deploys.
+func TestFleetOfOneMustDeploy(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	f, err := newFleet(ctx, "solo", testbed.Options{Name: "e2e-one", Hosts: 1, Engine: "28", Log: t.Logf})
+	if f != nil {
+		t.Cleanup(f.close)
+	}
+	if err == nil {
+		err = f.command(ctx, "clocker", "init", "--name", "solo").err()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Again: it converges.
+	if err := f.command(ctx, "clocker", "init", "--name", "solo").err(); err != nil {
+		t.Fatal(err)
+	}
+	f.deploy(t, "app", "compose.yaml", fmt.Sprintf(stack, 18096))
+	f.alive(t, "app", 18096, nil)
+	// The port answers on the host's loopback too, as every Docker user
+	// expects.
+	out, err := f.bed.Host("h1").Exec(ctx, "curl", "-sS", "-m", "3", "http://127.0.0.1:18096/lookup?name=back")
+	if err != nil || len(strings.Fields(out)) != 3 {
+		t.Errorf("on loopback: %q %v", out, err)
+	}
+	help := f.command(ctx, "--help")
+	if !strings.Contains(help.stdout, "clocker*") {
+		t.Errorf("docker --help does not show clocker:\n%s", help.stdout)
+	}
+	if info := f.command(ctx, "info"); !strings.Contains(info.stdout, "clocker:") {
+		t.Errorf("docker info does not show clocker:\n%s", info.stdout)
+	}
+}

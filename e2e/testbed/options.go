@@ -1,0 +1,94 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+// DefaultName is the name of a testbed that was given none.
+const DefaultName = "default"
+
+// DirEnv names the variable that moves the directory all testbeds and caches
+// live in.
+const DirEnv = "CLOCKER_TESTBED_DIR"
+
+const defaultDir = "/var/tmp/clocker-testbed"
+
+// Options say what testbed Up makes.
+type Options struct {
+	// Name tells testbeds of one machine apart. Lower-case letters, digits and
+	// dashes, at most 24; "" is DefaultName.
+	Name string
+	// Hosts is how many hosts there are: h1, h2, ... 0 is 1.
+	Hosts int
+	// Engine is the major version of the hosts' Docker Engine: "28" (the
+	// default) or "20".
+	Engine string
+	// Log is told of every step. Nil is silence.
+	Log func(format string, args ...any)
+}
+
+// MaxHosts is what one subnet of a testbed holds, with the testbed's own
+// addresses taken away.
+const MaxHosts = 200
+
+var validName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,23}$`)
+
+var errNotRoot = errors.New("testbed: needs root: namespaces, mounts and links are made")
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Name == "" {
+		o.Name = DefaultName
+	}
+	if o.Hosts == 0 {
+		o.Hosts = 1
+	}
+	if o.Engine == "" {
+		o.Engine = "28"
+	}
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	if !validName.MatchString(o.Name) {
+		return o, fmt.Errorf("check name: %q is not %s", o.Name, validName)
+	}
+	if o.Hosts < 1 || o.Hosts > MaxHosts {
+		return o, fmt.Errorf("check hosts: %d is not within 1 to %d", o.Hosts, MaxHosts)
+	}
+	if _, ok := hostTrees[o.Engine]; !ok {
+		return o, fmt.Errorf("check engine: %q is neither 28 nor 20", o.Engine)
+	}
+	if os.Geteuid() != 0 {
+		return o, errNotRoot
+	}
+	return o, nil
+}
+
+// baseDir holds caches and testbeds. Its path is kept short by intent: unix
+// sockets below it have 108 characters.
+func baseDir() string {
+	if d := os.Getenv(DirEnv); d != "" {
+		return d
+	}
+	return defaultDir
+}
+
+func cacheDir() string { return filepath.Join(baseDir(), "cache") }
+
+func stateDir(name string) string { return filepath.Join(baseDir(), "beds", name) }
+
+// linkName is the machine's end of the veth pair to the hub. A name too long
+// for a link is cut and told apart by a checksum.
+func linkName(name string) string {
+	const prefix, limit = "ctb-", 15
+	if len(prefix)+len(name) <= limit {
+		return prefix + name
+	}
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return fmt.Sprintf("%s%s-%04x", prefix, name[:6], h.Sum32()&0xffff)
+}
