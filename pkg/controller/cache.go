@@ -8,12 +8,14 @@ import (
 	"strings"
 	"sync"
 
+	"clocker.io/clocker/pkg/plan"
 	"clocker.io/clocker/pkg/store"
 )
 
 // cache is the fleet's state as last seen, kept up by one watch.
 type cache struct {
-	keys store.Keys
+	keys  store.Keys
+	fleet string
 
 	mu sync.RWMutex // guards the following fields
 	// revision is the etcd revision up to which everything is seen; 0 until
@@ -43,6 +45,8 @@ type releaseCache struct {
 	parts  map[string]releasePart
 	// release is decoded from the parts when all are there; nil before.
 	release *store.Release
+	// templates are the release's replicas, worked out once.
+	templates []plan.Template
 }
 
 // releasePart is one part of a release too large for one key.
@@ -51,8 +55,8 @@ type releasePart struct {
 	Data []byte `json:"data"`
 }
 
-func newCache(k store.Keys) *cache {
-	c := &cache{keys: k, changed: make(chan struct{})}
+func newCache(fleet string) *cache {
+	c := &cache{keys: store.NewKeys(fleet), fleet: fleet, changed: make(chan struct{})}
 	c.clear()
 	return c
 }
@@ -149,7 +153,9 @@ func (c *cache) putApp(app string, p []string, r store.Raw) {
 	case p[2] == "parts" && len(p) == 4:
 		if v, err := store.Decode[releasePart](r); err == nil {
 			rel.parts[p[3]] = v
-			rel.release = joinParts(rel.parts)
+			if rel.release = joinParts(rel.parts); rel.release != nil {
+				rel.templates = plan.Templates(c.fleet, rel.release)
+			}
 		}
 	}
 }

@@ -124,7 +124,7 @@ func open(ctx context.Context, o Options) (*Controller, func(), error) {
 		log:       o.Log,
 		now:       o.Now,
 	}
-	c.cache = newCache(c.store.Keys)
+	c.cache = newCache(c.fleet)
 	if err := c.bootstrap(ctx); err != nil {
 		stop()
 		return nil, nil, err

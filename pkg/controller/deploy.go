@@ -109,7 +109,7 @@ type draft struct {
 // draft plans and places without writing. It refuses what cannot be placed,
 // naming every host and its reason.
 func (c *Controller) draft(app *model.Application) (*draft, error) {
-	v := c.cache.view(c.fleet, app.Name)
+	v := c.view(app.Name)
 	d := &draft{app: app, state: v.state}
 	if v.state.Revision > 0 {
 		if v.App.Desired == store.DesiredRemoved {
@@ -258,7 +258,7 @@ func (c *Controller) write(ctx context.Context, d *draft, state store.AppState, 
 		}
 		d.release.Networks[net.Name] = id
 	}
-	v := c.cache.view(c.fleet, d.app.Name)
+	v := c.view(d.app.Name)
 	diff := plan.Diff(plan.Templates(c.fleet, d.release), n, v.Assignments)
 	placed := c.place(d.app.Name, diff.Missing)
 	parts, err := splitRelease(d.release)
@@ -283,7 +283,7 @@ func (c *Controller) write(ctx context.Context, d *draft, state store.AppState, 
 		}
 		a := c.assignment(d.app.Name, state, n, diff.Missing[i], p)
 		t.Put(k.Assignment(a.Host, a.Task), a)
-		if t.Len() >= maxWrites {
+		if t.Full() {
 			if _, err := t.Commit(ctx); err != nil {
 				return 0, err
 			}
@@ -303,7 +303,7 @@ func (c *Controller) takeBack(ctx context.Context, app string, n int, cause erro
 		err = c.cache.wait(ctx, min(r.Header.Revision, r.Kvs[0].ModRevision))
 	}
 	if err == nil {
-		v := c.cache.view(c.fleet, app)
+		v := c.view(app)
 		if v.App.Pending != n {
 			return
 		}

@@ -83,7 +83,7 @@ func (c *Controller) driveApp(ctx context.Context, app string) {
 	lastPlacement := ""
 	for {
 		changed := c.cache.next()
-		v := c.cache.view(c.fleet, app)
+		v := c.view(app)
 		if v.state.Revision == 0 {
 			return
 		}
@@ -117,17 +117,16 @@ func (c *Controller) driveApp(ctx context.Context, app string) {
 			}
 			continue
 		}
+		// Patience ends without any change.
+		tick := time.NewTimer(plan.Patience / 4)
 		select {
 		case <-ctx.Done():
-			return
 		case <-changed:
+		case <-tick.C:
 		}
+		tick.Stop()
 	}
 }
-
-// maxWrites is how many writes a transaction of ours holds at most; etcd
-// takes store.MaxOps operations, compares counted apart.
-const maxWrites = 100
 
 // carryOut writes a decision and returns the last revision it made, 0 when
 // there was nothing to write. A decision larger than one transaction is
@@ -143,7 +142,7 @@ func (c *Controller) carryOut(ctx context.Context, v view, d plan.Decision) (int
 	var last int64
 	t := begin()
 	flush := func(force bool) error {
-		if t.Len() == 0 || !force && t.Len() < maxWrites {
+		if t.Len() == 0 || !force && !t.Full() {
 			return nil
 		}
 		revision, err := t.Commit(ctx)
@@ -170,7 +169,7 @@ func (c *Controller) carryOut(ctx context.Context, v view, d plan.Decision) (int
 		t.Delete(k.Observed(o.Host, o.Task))
 	}
 	if d.Phase != "" {
-		if err := flush(t.Len() > maxWrites-20); err != nil {
+		if err := flush(t.Len() > 80); err != nil {
 			return 0, err
 		}
 		c.setPhase(t, v, d)
@@ -257,7 +256,7 @@ func (c *Controller) forget(ctx context.Context, v view, fence fence) (int64, er
 
 // abandon takes back a release that a former leader had begun to plan.
 func (c *Controller) abandon(ctx context.Context, app string) {
-	v := c.cache.view(c.fleet, app)
+	v := c.view(app)
 	if v.App.Pending == 0 || v.Status.Phase != store.ReleasePlanning {
 		return
 	}
@@ -271,11 +270,11 @@ func (c *Controller) abandon(ctx context.Context, app string) {
 func (c *Controller) fillMissing(ctx context.Context, app string) (int64, string, error) {
 	c.placing.Lock()
 	defer c.placing.Unlock()
-	v := c.cache.view(c.fleet, app) // the former look may be too old by now
+	v := c.view(app) // the former look may be too old by now
 	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == store.DesiredRemoved {
 		return 0, "", store.ErrConflict
 	}
-	diff := plan.Diff(plan.Templates(c.fleet, v.Release), v.App.Release, v.Assignments)
+	diff := plan.Diff(v.Templates, v.App.Release, v.Assignments)
 	placed := c.place(app, diff.Missing)
 	var problems []string
 	d := plan.Decision{}

@@ -162,7 +162,7 @@ func (c *Controller) emptyHost(ctx context.Context, id string, force bool, send 
 		_, up := c.cache.leases[id]
 		hostName := c.cache.hosts[id].Value.Name
 		for _, a := range c.cache.assignments {
-			if a.Value.Host == id && t.Len() < maxWrites {
+			if a.Value.Host == id && !t.Full() {
 				t.Delete(a.Key)
 			}
 		}
@@ -232,7 +232,7 @@ func (c *Controller) forgetHost(ctx context.Context, id string) error {
 		if e.Value.Host == id {
 			t.Delete(e.Key)
 		}
-		if t.Len() >= maxWrites {
+		if t.Full() {
 			if _, err := t.Commit(ctx); err != nil {
 				return err
 			}

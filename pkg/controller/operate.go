@@ -22,7 +22,7 @@ func (c *Controller) changeApp(ctx context.Context, app string, change func(v vi
 		if fence == nil {
 			return unavailable("this controller no longer leads: try again")
 		}
-		v := c.cache.view(c.fleet, app)
+		v := c.view(app)
 		if v.state.Revision == 0 {
 			return notFound("there is no application %s (docker clocker ls shows them)", app)
 		}

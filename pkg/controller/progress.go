@@ -15,7 +15,7 @@ import (
 func (c *Controller) watch(ctx context.Context, app string, f func(view) (bool, error)) error {
 	for {
 		changed := c.cache.next()
-		if done, err := f(c.cache.view(c.fleet, app)); done || err != nil {
+		if done, err := f(c.view(app)); done || err != nil {
 			return err
 		}
 		select {
@@ -122,7 +122,7 @@ func (c *Controller) asWanted(v view) bool {
 	if v.Release == nil {
 		return true
 	}
-	diff := plan.Diff(plan.Templates(c.fleet, v.Release), v.App.Release, v.Assignments)
+	diff := plan.Diff(v.Templates, v.App.Release, v.Assignments)
 	if len(diff.Missing) > 0 {
 		// What cannot be placed is not waited for: the driver says so.
 		for _, p := range c.place(v.App.Name, diff.Missing) {

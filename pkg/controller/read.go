@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"sort"
+	"time"
 
 	"clocker.io/clocker/pkg/plan"
 	"clocker.io/clocker/pkg/store"
@@ -96,11 +97,11 @@ type view struct {
 }
 
 // view gathers what concerns an application.
-func (c *cache) view(fleet, app string) view {
+func (c *cache) view(app string, now time.Time) view {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	v := view{revisions: map[string]int64{}, releases: map[int]store.ReleaseStatus{}}
-	v.Fleet = fleet
+	v.Fleet, v.Now = c.fleet, now
 	v.Observed = map[string]store.Observed{}
 	v.HostUp, v.Hosts = map[string]bool{}, map[string]string{}
 	for id, h := range c.hosts {
@@ -144,6 +145,7 @@ func (c *cache) view(fleet, app string) view {
 		v.releases[n] = r.status.Value
 		if n == number {
 			v.status, v.Status, v.Release = r.status, r.status.Value, r.release
+			v.Templates = r.templates
 		}
 	}
 	return v

@@ -41,6 +41,9 @@ func (c *Controller) Info(context.Context) (api.Info, error) {
 	return i, nil
 }
 
+// view is what concerns an application, now.
+func (c *Controller) view(app string) view { return c.cache.view(app, c.now()) }
+
 // tasks lists an application's replicas as wanted and as seen, sorted by
 // service and slot.
 func (c *Controller) tasks(v view) []api.Task {
@@ -102,7 +105,7 @@ func (c *Controller) Tasks(_ context.Context, app string) ([]api.Task, error) {
 	}
 	out := []api.Task{}
 	for _, n := range names {
-		out = append(out, c.tasks(c.cache.view(c.fleet, n))...)
+		out = append(out, c.tasks(c.view(n))...)
 	}
 	return out, nil
 }
@@ -111,7 +114,7 @@ func (c *Controller) Tasks(_ context.Context, app string) ([]api.Task, error) {
 func (c *Controller) Applications(context.Context) ([]api.Application, error) {
 	out := []api.Application{}
 	for _, n := range c.cache.appNames() {
-		out = append(out, c.summary(c.cache.view(c.fleet, n)))
+		out = append(out, c.summary(c.view(n)))
 	}
 	return out, nil
 }
@@ -158,7 +161,7 @@ func (c *Controller) summary(v view) api.Application {
 
 // Application implements [api.Backend].
 func (c *Controller) Application(_ context.Context, name string) (api.ApplicationDetail, error) {
-	v := c.cache.view(c.fleet, name)
+	v := c.view(name)
 	if v.state.Revision == 0 {
 		return api.ApplicationDetail{}, notFound("there is no application %s (docker clocker ls shows them)", name)
 	}

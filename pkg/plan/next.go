@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"time"
 
 	"clocker.io/clocker/pkg/model"
 	"clocker.io/clocker/pkg/store"
@@ -16,6 +17,9 @@ type Snapshot struct {
 	// Release is the pending release if there is one, else the current one;
 	// nil before the first is stored.
 	Release *store.Release
+	// Templates are Release's replicas; nil means that Next works them out,
+	// which costs a hash of each.
+	Templates []Template
 	// Status is Release's status.
 	Status      store.ReleaseStatus
 	Assignments []store.Assignment
@@ -25,6 +29,8 @@ type Snapshot struct {
 	// gives their names.
 	HostUp map[string]bool
 	Hosts  map[string]string
+	// Now is the time of the decision.
+	Now time.Time
 	// NetworkUses counts the hosts that still have a network of this
 	// application, hosts that are down left out.
 	NetworkUses int
@@ -54,6 +60,9 @@ type Decision struct {
 // Next decides what to do with an application.
 func Next(s Snapshot) Decision {
 	n := &next{Snapshot: s, d: Decision{Waiting: map[string]string{}}}
+	if n.Templates == nil && s.Release != nil {
+		n.Templates = Templates(s.Fleet, s.Release)
+	}
 	switch {
 	case s.App.Desired == store.DesiredRemoved:
 		n.remove()
@@ -139,6 +148,10 @@ func (n *next) giveBack(phase string, problems ...string) {
 	n.d.Phase, n.d.Problems = phase, problems
 }
 
+// Patience is how long a release waits for a task whose failure may pass by
+// itself, such as a container that its restart policy starts again.
+const Patience = 2 * time.Minute
+
 // troubles are what makes a release fail: tasks of it that cannot succeed,
 // and hosts that went away under it.
 func (n *next) troubles(tasks []store.Assignment) []string {
@@ -156,7 +169,7 @@ func (n *next) troubles(tasks []store.Assignment) []string {
 		if !ok || o.State != store.StateFailed {
 			continue
 		}
-		if o.Fatal || a.Phase == store.PhaseRun && givesUp(a.Container.Restart) {
+		if o.Fatal || a.Phase == store.PhasePrepare || givesUp(a.Container.Restart) || n.Now.Sub(n.Status.UpdatedAt) > Patience {
 			out = append(out, fmt.Sprintf("%s on %s: %s", a.Container.Name, n.hostName(a.Host), o.Error))
 		}
 	}
@@ -176,7 +189,7 @@ func givesUp(r model.Restart) bool { return r.Policy == "" || r.Policy == "no" }
 // prepare waits until every host has what the release needs. Nothing has been
 // made until then.
 func (n *next) prepare() {
-	n.diff = Diff(Templates(n.Fleet, n.Release), n.App.Pending, n.Assignments)
+	n.diff = Diff(n.Templates, n.App.Pending, n.Assignments)
 	if n.Status.Cancel {
 		n.giveBack(store.ReleaseCancelled)
 		return
@@ -206,7 +219,7 @@ func (n *next) prepare() {
 // start replaces what is obsolete and starts what is new, each task as soon
 // as what it waits for is there.
 func (n *next) start() {
-	n.diff = Diff(Templates(n.Fleet, n.Release), n.App.Pending, n.Assignments)
+	n.diff = Diff(n.Templates, n.App.Pending, n.Assignments)
 	phase := n.d.Phase
 	if n.Status.Cancel {
 		n.giveBack(store.ReleaseCancelled)
@@ -250,7 +263,7 @@ func (n *next) complete() bool {
 // with a host or a failed deploy come back, and stop, start and restart reach
 // the tasks.
 func (n *next) steady() {
-	n.diff = Diff(Templates(n.Fleet, n.Release), n.App.Release, n.Assignments)
+	n.diff = Diff(n.Templates, n.App.Release, n.Assignments)
 	n.d.Remove = n.diff.Obsolete
 	n.d.Missing = n.diff.Missing
 	n.d.Forget = n.orphans(n.diff.Keep)
