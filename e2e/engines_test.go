@@ -106,13 +106,13 @@ func TestFleetOfOneMustDeploy(t *testing.T) {
 		t.Cleanup(f.close)
 	}
 	if err == nil {
-		err = f.command(ctx, "clocker", "init", "--name", "solo").err()
+		err = f.command(ctx, "clocker", "init", "--fleet", "solo").err()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Again: it converges.
-	if err := f.command(ctx, "clocker", "init", "--name", "solo").err(); err != nil {
+	if err := f.command(ctx, "clocker", "init", "--fleet", "solo").err(); err != nil {
 		t.Fatal(err)
 	}
 	f.deploy(t, "app", "compose.yaml", fmt.Sprintf(stack, 18096))

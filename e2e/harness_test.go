@@ -97,7 +97,7 @@ func (f *fleet) close() {
 
 // init makes the fleet on h1, as on any engine the docker command points to.
 func (f *fleet) init(ctx context.Context, args ...string) error {
-	r := f.command(ctx, append([]string{"clocker", "init", "--name", f.name, "--host-name", "h1"}, args...)...)
+	r := f.command(ctx, append([]string{"clocker", "init", "--fleet", f.name, "--host-name", "h1"}, args...)...)
 	return r.err()
 }
 

@@ -30,15 +30,15 @@ func TestTestbed(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 			defer cancel()
 			o := Options{Name: name, Hosts: 2, Engine: engine, Log: t.Logf}
-			bed, err := Up(ctx, o)
-			if err != nil {
-				t.Fatal(err)
-			}
 			t.Cleanup(func() {
 				if err := Down(context.Background(), name); err != nil {
 					t.Errorf("down: %v", err)
 				}
 			})
+			bed, err := Up(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
 			s := scene{t: t, ctx: ctx, bed: bed, options: o}
 			t.Run("engine version", s.with(engineVersion))
 			t.Run("exec tells failure", s.with(execTellsFailure))
@@ -48,12 +48,15 @@ func TestTestbed(t *testing.T) {
 			t.Run("identidock", s.with(identidock))
 			t.Run("limits", s.with(limits))
 			t.Run("managed plugin", s.with(managedPlugin))
+			t.Run("pushed program", s.with(pushedProgram))
 			t.Run("partition of two", s.with(partitionOfTwo))
+			t.Run("partition from hub and machine", s.with(partitionFromHubAndMachine))
 			t.Run("pulled cable", s.with(pulledCable))
 			t.Run("host restarts", s.with(hostRestarts))
 			t.Run("engine is supervised", s.with(engineSupervised))
 			t.Run("etcd", s.with(etcdCluster))
 			t.Run("up converges", s.with(upConverges))
+			t.Run("up clears leftovers", s.with(upClearsLeftovers))
 			t.Run("down leaves nothing", s.with(downLeavesNothing))
 		})
 	}
@@ -202,17 +205,15 @@ func leftovers(name string) []string {
 			found = append(found, "mount "+line)
 		}
 	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupTop + "/" + name)
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupPath(name, ""))
 	found = append(found, groups...)
 	procs, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for _, p := range procs {
 		b, _ := os.ReadFile(p)
-		if strings.Contains(string(b), "/"+cgroupTop+"/"+name+"/") {
+		if strings.Contains(string(b), "/"+cgroupPath(name, "")+"/") {
 			found = append(found, "process "+p)
 		}
 	}
-	if exists(stateDir(name)) {
-		found = append(found, "directory "+stateDir(name))
-	}
-	return found
+	files, _ := filepath.Glob(stateDir(name) + "*")
+	return append(found, files...)
 }

@@ -10,8 +10,27 @@ import (
 // caches are what testbeds are made from: directories that are only read.
 type caches struct {
 	tree   string // the hosts' root
-	tools  string // the hub's root
 	images string // the registry's content
+	imageTrees
+}
+
+// imageTrees are the root trees that images are distilled from.
+type imageTrees struct {
+	tools string // the hub's root too
+	shell string // has busybox
+}
+
+func (t *imageTrees) make(ctx context.Context, log func(string, ...any)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		t.tools, err = toolsTree.make(ctx, log)
+		return err
+	})
+	g.Go(func() (err error) {
+		t.shell, err = shellTree.make(ctx, log)
+		return err
+	})
+	return g.Wait()
 }
 
 // Prepare builds the caches for the engines given ("28", "20") and makes
@@ -39,10 +58,7 @@ func prepare(ctx context.Context, log func(string, ...any), engine string) (*cac
 		return err
 	})
 	g.Go(func() (err error) {
-		if c.tools, err = toolsTree.make(ctx, log); err != nil {
-			return err
-		}
-		c.images, err = makeImages(ctx, c.tools, log)
+		c.images, err = makeImages(ctx, log, &c.imageTrees)
 		return err
 	})
 	if err := g.Wait(); err != nil {

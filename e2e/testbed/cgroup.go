@@ -25,7 +25,11 @@ type hierarchy struct {
 
 const cgroupTop = "clocker-testbed"
 
-func cgroupPath(bed, machine string) string { return filepath.Join(cgroupTop, bed, machine) }
+// cgroupPath is a machine's cgroup below each hierarchy's root; the whole
+// testbed's where machine is "".
+func cgroupPath(bed, machine string) string {
+	return filepath.Join(cgroupTop, globalName(bed), machine)
+}
 
 // hierarchies lists what the machine has mounted. With version 1 controllers
 // present the unified tree is left out: an engine takes its limits from those.

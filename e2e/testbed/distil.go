@@ -95,7 +95,12 @@ func (d *distillery) addFile(name string) error {
 // addLibraries reads what an ELF program asks for (DT_NEEDED and its
 // interpreter). Anything else needs nothing.
 func (d *distillery) addLibraries(source string) error {
-	f, err := elf.Open(source)
+	file, err := os.Open(source)
+	if err != nil {
+		return fmt.Errorf("read libraries of %s: %w", source, err)
+	}
+	defer file.Close()
+	f, err := elf.NewFile(file)
 	var format *elf.FormatError
 	if errors.As(err, &format) || errors.Is(err, io.EOF) {
 		return nil
@@ -103,7 +108,6 @@ func (d *distillery) addLibraries(source string) error {
 	if err != nil {
 		return fmt.Errorf("read libraries of %s: %w", source, err)
 	}
-	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			b, err := io.ReadAll(p.Open())
@@ -138,7 +142,7 @@ func (d *distillery) findLibrary(lib string) (string, error) {
 			return "", err
 		}
 		if len(found) > 0 {
-			return strings.TrimPrefix(found[0], d.tree), nil
+			return path.Join("/", strings.TrimPrefix(found[0], d.tree)), nil
 		}
 	}
 	return "", fmt.Errorf("%s: %w", lib, fs.ErrNotExist)

@@ -77,7 +77,7 @@ func (h *Host) Pids(name string) []int {
 // killed, or ctx ends, so is the command on the host, at once.
 func (h *Host) Command(ctx context.Context, args ...string) *exec.Cmd {
 	// A PID that is none fails to start, with a message that says so.
-	in := []string{"--target", strconv.Itoa(h.PID()), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd=/", "--",
+	in := []string{"--target", strconv.Itoa(h.PID()), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--",
 		"setpriv", "--pdeathsig", "KILL", "--"}
 	cmd := exec.CommandContext(ctx, "nsenter", append(in, args...)...)
 	cmd.Env = machineEnv()

@@ -26,13 +26,16 @@ type built struct {
 }
 
 // makeImages fills a registry's directory with all recipes' images unless the
-// cache has it, and returns where it is.
-func makeImages(ctx context.Context, tools string, log func(string, ...any)) (string, error) {
-	root, err := moduleRoot(ctx)
+// cache has it, and returns where it is. It makes the trees they come from.
+func makeImages(ctx context.Context, log func(string, ...any), trees *imageTrees) (string, error) {
+	if err := trees.make(ctx, log); err != nil {
+		return "", err
+	}
+	root, err := moduleRoot()
 	if err != nil {
 		return "", fmt.Errorf("find sources of images: %w", err)
 	}
-	key, err := imagesKey(root, tools)
+	key, err := imagesKey(root, *trees)
 	if err != nil {
 		return "", fmt.Errorf("make images: %w", err)
 	}
@@ -49,11 +52,11 @@ func makeImages(ctx context.Context, tools string, log func(string, ...any)) (st
 		return at, nil
 	}
 	began := time.Now()
-	images, err := buildImages(ctx, root, tools)
+	images, err := buildImages(ctx, root, *trees)
 	if err != nil {
 		return "", err
 	}
-	err = buildInto(at, func(tmp string) error { return fillRegistry(ctx, tools, tmp, images) })
+	err = buildInto(at, func(tmp string) error { return fillRegistry(ctx, trees.tools, tmp, images) })
 	if err != nil {
 		return "", err
 	}
@@ -63,12 +66,12 @@ func makeImages(ctx context.Context, tools string, log func(string, ...any)) (st
 
 // refreshImages pushes the images again to a testbed that was made before
 // their sources changed.
-func (t *Testbed) refreshImages(ctx context.Context, seed, tools string) error {
-	root, err := moduleRoot(ctx)
+func (t *Testbed) refreshImages(ctx context.Context, c *caches) error {
+	root, err := moduleRoot()
 	if err != nil {
 		return fmt.Errorf("find sources of images: %w", err)
 	}
-	images, err := buildImages(ctx, root, tools)
+	images, err := buildImages(ctx, root, c.imageTrees)
 	if err != nil {
 		return err
 	}
@@ -76,12 +79,12 @@ func (t *Testbed) refreshImages(ctx context.Context, seed, tools string) error {
 		return err
 	}
 	return t.update(func(s *state) error {
-		s.Images = seed
+		s.Images = c.images
 		return nil
 	})
 }
 
-func buildImages(ctx context.Context, root, tools string) ([]built, error) {
+func buildImages(ctx context.Context, root string, trees imageTrees) ([]built, error) {
 	bin, err := os.MkdirTemp("", "testbed-images-")
 	if err != nil {
 		return nil, fmt.Errorf("build images: %w", err)
@@ -90,13 +93,13 @@ func buildImages(ctx context.Context, root, tools string) ([]built, error) {
 	if err := buildPrograms(ctx, root, bin); err != nil {
 		return nil, err
 	}
-	applets, err := exec.CommandContext(ctx, filepath.Join(tools, "bin/busybox"), "--list").Output()
+	applets, err := exec.CommandContext(ctx, trees.busybox(), "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("list busybox applets: %w", err)
 	}
 	var all []built
 	for _, r := range recipes {
-		img, err := r.build(tools, bin, strings.Fields(string(applets)))
+		img, err := r.build(trees, bin, strings.Fields(string(applets)))
 		if err != nil {
 			return nil, fmt.Errorf("build image %s: %w", r.Names[0], err)
 		}
@@ -104,6 +107,8 @@ func buildImages(ctx context.Context, root, tools string) ([]built, error) {
 	}
 	return all, nil
 }
+
+func (t imageTrees) busybox() string { return filepath.Join(t.shell, "usr/bin/busybox") }
 
 // buildPrograms compiles the recipes' Go programs, static, into bin.
 func buildPrograms(ctx context.Context, root, bin string) error {
@@ -122,8 +127,8 @@ func buildPrograms(ctx context.Context, root, bin string) error {
 	return nil
 }
 
-func (r recipe) build(tools, bin string, applets []string) (v1.Image, error) {
-	d := newDistillery(tools)
+func (r recipe) build(trees imageTrees, bin string, applets []string) (v1.Image, error) {
+	d := newDistillery(trees.tools)
 	for _, dir := range append([]string{"/tmp"}, r.Dirs...) {
 		d.addDir(dir, 0o1777)
 	}
@@ -136,7 +141,7 @@ func (r recipe) build(tools, bin string, applets []string) (v1.Image, error) {
 		}
 	}
 	if r.Shell {
-		if err := d.add("/bin/busybox"); err != nil {
+		if err := d.addProgram(trees.busybox(), "/bin/busybox"); err != nil {
 			return nil, err
 		}
 		for _, a := range applets {

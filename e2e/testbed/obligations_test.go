@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -87,6 +86,11 @@ func identidock(s scene) {
 		})
 	}
 	is("/", 200, "", `<img src="/monster/`)
+	// Images' wget tells reached from not reached, with a timeout too.
+	wget := []string{"docker", "run", "--rm", "--network", "demo", "busybox", "wget", "-T", "3", "-qO-"}
+	if got := s.on("h1", append(wget, "http://dnmonster:8080/healthz")...); got != "ok" {
+		s.t.Errorf("wget prints %q", got)
+	}
 	// Whatever a slow start of its friends led to is settled by a second name.
 	is("/monster/warm", 200, "hit", "PNG")
 	is("/monster/joe", 200, "hit", "PNG")
@@ -111,6 +115,29 @@ func limits(s scene) {
 	s.on("h1", "docker", "rm", "-f", "small")
 }
 
+func buildPlugin(s scene, at string) {
+	s.t.Helper()
+	build := exec.CommandContext(s.ctx, "go", "build", "-o", at, "./testdata/plugin")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		s.t.Fatalf("build plugin: %v: %s", err, out)
+	}
+}
+
+func pushedProgram(s scene) {
+	program := filepath.Join(s.t.TempDir(), "plugin")
+	buildPlugin(s, program)
+	if err := s.bed.PushProgram(s.ctx, "team/prog:1", program); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, ref := range []string{"team/prog:1", "clocker.io/team/prog:1", s.bed.Registry() + "/team/prog:1"} {
+		s.on("h2", "docker", "pull", ref)
+	}
+	if got := s.on("h2", "docker", "image", "inspect", "-f", "{{.Config.Entrypoint}}", "team/prog:1"); got != "[/plugin]" {
+		s.t.Errorf("entrypoint is %s", got)
+	}
+}
+
 func managedPlugin(s scene) {
 	h := s.bed.Host("h1")
 	dir := filepath.Join(h.Root(), "tmp/plugin")
@@ -124,11 +151,7 @@ func managedPlugin(s scene) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	build := exec.CommandContext(s.ctx, "go", "build", "-o", filepath.Join(dir, "rootfs/plugin"), "./testdata/plugin")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		s.t.Fatalf("build plugin: %v: %s", err, out)
-	}
+	buildPlugin(s, filepath.Join(dir, "rootfs/plugin"))
 	s.on("h1", "docker", "plugin", "create", "testbed/tb:1", "/tmp/plugin")
 	s.on("h1", "docker", "plugin", "enable", "testbed/tb:1")
 	s.on("h1", "docker", "volume", "create", "-d", "testbed/tb:1", "managed")
@@ -144,88 +167,6 @@ func managedPlugin(s scene) {
 	s.on("h1", "docker", "volume", "rm", "plain")
 	s.on("h1", "docker", "plugin", "disable", "-f", "testbed/tb:1")
 	s.on("h1", "docker", "plugin", "rm", "-f", "testbed/tb:1")
-}
-
-func partitionOfTwo(s scene) {
-	if err := s.bed.Partition("h1", "h2"); err != nil {
-		s.t.Fatal(err)
-	}
-	if s.pings("h1", "h2") || s.pings("h2", "h1") {
-		s.t.Error("traffic passes a partition")
-	}
-	s.redisAnswers("h1") // from here: only the two are apart
-	if err := s.bed.Heal(); err != nil {
-		s.t.Fatal(err)
-	}
-	if !s.pings("h1", "h2") || !s.pings("h2", "h1") {
-		s.t.Error("no traffic after heal")
-	}
-}
-
-func pulledCable(s scene) {
-	if err := s.bed.Partition("h1", ""); err != nil {
-		s.t.Fatal(err)
-	}
-	if got := s.on("h1", "cat", "/sys/class/net/eth0/carrier"); got != "0" {
-		s.t.Errorf("carrier is %q", got)
-	}
-	if s.pings("h2", "h1") {
-		s.t.Error("a host with its cable pulled answers")
-	}
-	// Over a restart too.
-	if err := s.bed.Host("h1").Restart(s.ctx); err != nil {
-		s.t.Fatal(err)
-	}
-	if s.pings("h2", "h1") {
-		s.t.Error("a host with its cable pulled answers after a restart")
-	}
-	if err := s.bed.Heal(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.eventually("h1 to answer", func() error {
-		if !s.pings("h2", "h1") {
-			return fmt.Errorf("no ping")
-		}
-		return nil
-	})
-}
-
-func hostRestarts(s scene) {
-	h := s.bed.Host("h2")
-	s.on("h2", "sh", "-c", "echo kept > /var/lib/clocker/file; echo kept > /etc/file; echo lost > /run/file; docker run -d --name gone busybox sleep 10000")
-	if err := h.Kill(); err != nil {
-		s.t.Fatal(err)
-	}
-	if h.Running() || s.pings("h1", "h2") {
-		s.t.Error("a killed host is still there")
-	}
-	s.eventually("h2's processes to be reaped", func() error {
-		if left := leftProcesses(s.bed.Name(), "h2"); len(left) > 0 {
-			return fmt.Errorf("left: %v", left)
-		}
-		return nil
-	})
-	if _, err := h.Exec(s.ctx, "true"); err == nil {
-		s.t.Error("a killed host runs commands")
-	}
-	if err := h.Restart(s.ctx); err != nil {
-		s.t.Fatal(err)
-	}
-	s.redisAnswers("h2")
-	got := s.on("h2", "sh", "-c", "cat /var/lib/clocker/file /etc/file; ls /run/file 2>&1 | tail -c 10; docker inspect -f '{{.State.Running}}' gone")
-	if want := "kept\nkept\ndirectory\nfalse"; got != want && got != strings.Replace(want, "directory", "irectory", 1) {
-		s.t.Errorf("after the restart: %q", got)
-	}
-	if got := s.on("h2", "docker", "inspect", "-f", "{{.RestartCount}} {{.State.Running}}", "redis"); !strings.HasSuffix(got, "true") {
-		s.t.Errorf("redis: %q", got)
-	}
-}
-
-func leftProcesses(bed, host string) []string {
-	return slices.DeleteFunc(leftovers(bed), func(l string) bool {
-		b, _ := os.ReadFile(strings.TrimPrefix(l, "process "))
-		return !strings.Contains(string(b), cgroupPath(bed, host)+"/")
-	})
 }
 
 func engineSupervised(s scene) {
@@ -254,85 +195,4 @@ func engineSupervised(s scene) {
 		s.t.Fatal(err)
 	}
 	s.redisAnswers("h1")
-}
-
-func etcdCluster(s scene) {
-	e, err := s.bed.Etcd(s.ctx, 3)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	ctl := func(member int, args ...string) string {
-		s.t.Helper()
-		cmd, err := toolCommand(toolsTree.path(), "usr/bin/etcdctl", append([]string{"--endpoints", e.Endpoints()[member]}, args...)...)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			s.t.Fatalf("etcdctl %v: %v: %s", args, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	ctl(0, "put", "key", "one")
-	if err := e.Kill(0); err != nil {
-		s.t.Fatal(err)
-	}
-	s.eventually("two of three to go on", func() error {
-		return e.waitMember(s.ctx, 1)
-	})
-	ctl(1, "put", "key", "two")
-	if err := e.Restart(s.ctx, 0); err != nil {
-		s.t.Fatal(err)
-	}
-	if got := ctl(0, "get", "key", "--print-value-only"); got != "two" {
-		s.t.Errorf("the member that came back has %q", got)
-	}
-	if _, err := s.bed.Etcd(s.ctx, 1); err == nil {
-		s.t.Error("a second cluster started beside the first")
-	}
-	if err := e.Stop(); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func upConverges(s scene) {
-	h1, h2 := s.bed.Host("h1"), s.bed.Host("h2")
-	if err := h2.Kill(); err != nil {
-		s.t.Fatal(err)
-	}
-	before := h1.PID()
-	o := s.options
-	o.Hosts = 3
-	bed, err := Up(s.ctx, o)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if h1.PID() != before || !h2.Running() || bed.Host("h3") == nil {
-		s.t.Error("up did not keep h1, start h2 and add h3")
-	}
-	if _, err := bed.Host("h1").Exec(s.ctx, "ping", "-c1", "-W1", "h3"); err != nil {
-		s.t.Error(err)
-	}
-	if bed, err = Up(s.ctx, s.options); err != nil || bed.Host("h3") != nil {
-		s.t.Errorf("up with fewer hosts: %v", err)
-	}
-	if got, err := Open(s.bed.Name()); err != nil || len(got.Hosts()) != 2 {
-		s.t.Errorf("open: %v", err)
-	}
-}
-
-func downLeavesNothing(s scene) {
-	name := s.bed.Name()
-	if len(leftovers(name)) < 3 {
-		s.t.Errorf("cannot see a running testbed: %v", leftovers(name))
-	}
-	for range 2 { // the second finds nothing, which is no error
-		if err := Down(context.Background(), name); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	if left := leftovers(name); len(left) > 0 {
-		s.t.Errorf("left over: %v", left)
-	}
 }

@@ -81,14 +81,29 @@ func cacheDir() string { return filepath.Join(baseDir(), "cache") }
 
 func stateDir(name string) string { return filepath.Join(baseDir(), "beds", name) }
 
+// globalName is the testbed's name where the whole machine shares names: links
+// and cgroups. A testbed in another base directory is another testbed.
+func globalName(name string) string {
+	base := baseDir()
+	if base == defaultDir {
+		return name
+	}
+	return fmt.Sprintf("%s-%04x", name, checksum(base))
+}
+
 // linkName is the machine's end of the veth pair to the hub. A name too long
 // for a link is cut and told apart by a checksum.
 func linkName(name string) string {
 	const prefix, limit = "ctb-", 15
+	name = globalName(name)
 	if len(prefix)+len(name) <= limit {
 		return prefix + name
 	}
+	return fmt.Sprintf("%s%s-%04x", prefix, name[:6], checksum(name))
+}
+
+func checksum(s string) uint32 {
 	h := fnv.New32a()
-	h.Write([]byte(name))
-	return fmt.Sprintf("%s%s-%04x", prefix, name[:6], h.Sum32()&0xffff)
+	h.Write([]byte(s))
+	return h.Sum32() & 0xffff
 }

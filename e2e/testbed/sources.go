@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -22,11 +21,15 @@ const (
 )
 
 // moduleRoot is where the sources of the images' programs are: where this file
-// was compiled from, or the module around the working directory.
-func moduleRoot(_ context.Context) (string, error) {
+// was compiled from (not known in a trimmed build), or the module around this
+// program or around the working directory.
+func moduleRoot() (string, error) {
 	var starts []string
 	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) {
 		starts = append(starts, filepath.Dir(file))
+	}
+	if exe, err := os.Executable(); err == nil {
+		starts = append(starts, filepath.Dir(exe))
 	}
 	if wd, err := os.Getwd(); err == nil {
 		starts = append(starts, wd)
@@ -42,11 +45,11 @@ func moduleRoot(_ context.Context) (string, error) {
 	return "", errNoSources
 }
 
-// imagesKey is a checksum of all that the images are made from: recipes, the
-// tools tree, the programs' sources and the versions of what they import.
-func imagesKey(root, tools string) (string, error) {
+// imagesKey is a checksum of all that the images are made from: recipes, root
+// trees, the programs' sources and the versions of what they import.
+func imagesKey(root string, trees imageTrees) (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "%#v\n%s\n%s\n", recipes, filepath.Base(tools), runtime.Version())
+	fmt.Fprintf(h, "%#v\n%s\n%s\n%s\n", recipes, filepath.Base(trees.tools), filepath.Base(trees.shell), runtime.Version())
 	imports := map[string]bool{}
 	files := token.NewFileSet()
 	err := filepath.WalkDir(filepath.Join(root, imageSources), func(path string, e fs.DirEntry, err error) error {

@@ -87,33 +87,55 @@ func writeFileAtomic(path string, data []byte, mode fs.FileMode) error {
 	return os.Rename(f.Name(), path)
 }
 
-// lockFile takes an exclusive lock that ends with the returned function or
-// with this process. It waits for whoever holds it.
+// lockFile takes an exclusive lock that ends with unlock or with this process.
+// It waits for whoever holds it. Who holds a lock may remove its file.
 func lockFile(path string) (unlock func(), err error) {
+	for {
+		f, err := lockOnce(path)
+		if err != nil {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		// It may have been removed while this waited: then the lock is on a
+		// file that nobody else will find.
+		locked, err := f.Stat()
+		if err == nil {
+			var there fs.FileInfo
+			if there, err = os.Stat(path); err == nil && os.SameFile(locked, there) {
+				return func() { f.Close() }, nil
+			}
+		}
+		f.Close()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+	}
+}
+
+func lockOnce(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, err
 	}
 	for {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return f, nil
+		}
 		if !errors.Is(err, unix.EINTR) {
-			break
+			f.Close()
+			return nil, err
 		}
 	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return func() { f.Close() }, nil
 }
 
-// The lock files of a testbed are beside its directory, which Down removes.
-func lockBed(name string) (func(), error) { return lockFile(stateDir(name) + ".lock") }
+// The lock files of a testbed are beside its directory. One lets a single
+// process bring it up or down, the other guards a change of its state.
+func bedLock(name string) string { return stateDir(name) + ".lock" }
 
-func lockState(name string) (func(), error) { return lockFile(stateDir(name) + ".state.lock") }
+func stateLock(name string) string { return stateDir(name) + ".state.lock" }
 
 // poll calls f until it is true, the deadline passes or ctx ends, and then
 // says what was waited for and the last error.

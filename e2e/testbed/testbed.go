@@ -94,7 +94,7 @@ func (t *Testbed) clientCerts() string { return filepath.Join(t.dir, "tls", "cli
 
 // update changes the testbed's state, alone among all processes.
 func (t *Testbed) update(f func(*state) error) error {
-	unlock, err := lockState(t.name)
+	unlock, err := lockFile(stateLock(t.name))
 	if err != nil {
 		return err
 	}
@@ -118,12 +118,15 @@ func Down(ctx context.Context, name string) error {
 	if os.Geteuid() != 0 {
 		return errNotRoot
 	}
-	unlock, err := lockBed(name)
+	unlock, err := lockFile(bedLock(name))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return tearDown(ctx, name)
+	if err := tearDown(ctx, name); err != nil {
+		return err
+	}
+	return os.Remove(bedLock(name))
 }
 
 // Down is Down of this testbed.
@@ -145,19 +148,23 @@ func tearDown(ctx context.Context, name string) error {
 	}
 	err = g.Wait()
 	// Cgroups also know what a half-made testbed did not write down.
-	err = errors.Join(err, removeCgroups(filepath.Join(cgroupTop, name)), removeLink(name))
+	err = errors.Join(err, removeCgroups(cgroupPath(name, "")), removeLink(name))
 	if err != nil {
 		return fmt.Errorf("take down testbed %s: %w", name, err)
 	}
-	if err := removeDir(dir); err != nil {
+	unlock, err := lockFile(stateLock(name)) // no update writes the state anew meanwhile
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := errors.Join(removeDir(dir), os.Remove(stateLock(name))); err != nil {
 		return fmt.Errorf("take down testbed %s: %w", name, err)
 	}
-	// The bed's own lock file stays: removing it would let two in.
 	return nil
 }
 
-// removeDir removes a testbed's directory, unless something is mounted in it
-// as this process sees it, which is never the testbed's own doing.
+// removeDir removes a directory of this package's own, unless something is
+// mounted in it as this process sees it, which is never this package's doing.
 func removeDir(dir string) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

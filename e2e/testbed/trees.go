@@ -38,8 +38,12 @@ var hostTrees = map[string]tree{
 
 // toolsTree is the hub's root, and what images are distilled from.
 var toolsTree = tree{"tools", "bookworm", "extract", []string{
-	"docker-registry", "etcd-server", "etcd-client", "redis-server", "nginx-light", "busybox-static",
+	"docker-registry", "etcd-server", "etcd-client", "redis-server", "nginx-light",
 }}
+
+// shellTree has the images' shell. Not bookworm's: its wget crashes when it is
+// given a timeout, which passes for a connection that was refused.
+var shellTree = tree{"shell", "forky", "extract", []string{"busybox-static"}}
 
 // treeOptions go to mmdebstrap for every tree. Snapshots of Debian are
 // expected to be old, so the age of their index is not checked.
@@ -102,7 +106,7 @@ func (t tree) make(ctx context.Context, log func(string, ...any)) (string, error
 // The caller holds a lock; what an earlier attempt left is removed.
 func buildInto(at string, f func(tmp string) error) error {
 	tmp := filepath.Join(filepath.Dir(at), ".new-"+filepath.Base(at))
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := removeDir(tmp); err != nil {
 		return fmt.Errorf("clear %s: %w", tmp, err)
 	}
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
@@ -113,7 +117,7 @@ func buildInto(at string, f func(tmp string) error) error {
 		err = os.Rename(tmp, at)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+		return errors.Join(err, removeDir(tmp))
 	}
 	return nil
 }

@@ -15,15 +15,16 @@ import (
 
 // Up brings a testbed to what the options say and waits until every host is
 // ready. What runs already and fits is kept; hosts that are missing or down
-// are started; a testbed of another engine, or the leftovers of one, are taken
-// down first.
+// are started; a testbed of another engine or with an older root tree, or the
+// leftovers of one, are taken down first. After an error what was made stays,
+// for its logs: Down removes it.
 func Up(ctx context.Context, o Options) (*Testbed, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	unlock, err := lockBed(o.Name)
+	unlock, err := lockFile(bedLock(o.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func Up(ctx context.Context, o Options) (*Testbed, error) {
 		return nil, err
 	}
 	s, err := loadState(stateDir(o.Name))
-	if err != nil || !s.Hub.Proc.alive() || s.Engine != o.Engine || s.Tree != c.tree || s.Tools != c.tools {
+	if err != nil || !s.Hub.Proc.alive() || s.Engine != o.Engine || s.Tree != c.tree {
 		if err == nil {
 			o.Log("%s: taking down what does not fit", o.Name)
 		}
@@ -54,7 +55,7 @@ func Up(ctx context.Context, o Options) (*Testbed, error) {
 		return nil, err
 	}
 	if s.Images != c.images {
-		if err := t.refreshImages(ctx, c.images, c.tools); err != nil {
+		if err := t.refreshImages(ctx, c); err != nil {
 			return nil, err
 		}
 	}

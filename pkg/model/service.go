@@ -8,8 +8,8 @@ type Service struct {
 	// Image is a normalised image reference, such as
 	// "docker.io/library/redis:3" or "registry:5000/a/b@sha256:...".
 	Image      string   `json:"image"`
-	Command    []string `json:"command,omitempty"`
-	Entrypoint []string `json:"entrypoint,omitempty"`
+	Command    []string `json:"command,omitzero"`
+	Entrypoint []string `json:"entrypoint,omitzero"`
 	// Env are the variables in the order they were given; names are unique.
 	Env []EnvVar `json:"env,omitempty"`
 	// Replicas is how many members run; at least 0.
@@ -132,7 +132,10 @@ type Network struct {
 	Name string `json:"name"`
 	// External means that the network exists already under ExternalName and
 	// outlives the application.
-	External     bool   `json:"external,omitempty"`
+	External bool `json:"external,omitempty"`
+	// ExternalName is the network's name in the fleet and on every engine.
+	// For a network of the application itself it may be empty, which means
+	// <application>_<Name>.
 	ExternalName string `json:"externalName,omitempty"`
 	// Internal networks have no way out of the fleet.
 	Internal   bool              `json:"internal,omitempty"`

@@ -150,7 +150,7 @@ func (n *next) giveBack(phase string, problems ...string) {
 
 // Patience is how long a release waits for a task whose failure may pass by
 // itself, such as a container that its restart policy starts again.
-const Patience = 2 * time.Minute
+const Patience = time.Minute
 
 // troubles are what makes a release fail: tasks of it that cannot succeed,
 // and hosts that went away under it.

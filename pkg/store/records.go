@@ -253,7 +253,10 @@ type Network struct {
 	Egress string `json:"egress"`
 	// Foreign is the host whose engine's own IPAM hands out addresses from
 	// the lower half of the subnet; empty when the IPAM driver is ours.
-	Foreign   string            `json:"foreign,omitempty"`
+	Foreign string `json:"foreign,omitempty"`
+	// ByHand is true for a network that `docker network create` on one host
+	// made; it goes when the last host has removed it.
+	ByHand    bool              `json:"byHand,omitempty"`
 	Options   map[string]string `json:"options,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	CreatedAt time.Time         `json:"createdAt"`

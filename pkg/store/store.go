@@ -86,6 +86,8 @@ type Txn struct {
 	s    *Store
 	cmps []clientv3.Cmp
 	ops  []clientv3.Op
+	// size is the sum of the values written, in bytes.
+	size int
 	err  error
 }
 
@@ -120,6 +122,7 @@ func (t *Txn) Put(key string, value any, opts ...clientv3.OpOption) *Txn {
 		t.err = errors.Join(t.err, fmt.Errorf("write %s: %w", key, err))
 		return t
 	}
+	t.size += len(b)
 	t.ops = append(t.ops, clientv3.OpPut(key, string(b), opts...))
 	return t
 }
@@ -137,6 +140,11 @@ func (t *Txn) DeletePrefix(prefix string) *Txn {
 
 // Len is the number of writes gathered.
 func (t *Txn) Len() int { return len(t.ops) }
+
+// Full reports whether it is time to commit and begin another transaction: a
+// few more writes of ordinary size still fit, so that what must go together
+// can. etcd takes [MaxOps] operations and 1.5 MiB.
+func (t *Txn) Full() bool { return len(t.ops) >= 100 || t.size >= 768<<10 }
 
 // Commit carries the transaction out and returns the revision it made. It
 // returns [ErrConflict] when a guard did not hold.

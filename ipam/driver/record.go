@@ -1,0 +1,164 @@
+package driver
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"clocker.io/clocker/ipam/journal"
+	"clocker.io/clocker/pkg/store"
+)
+
+// The kinds of journal records. Each sets what it speaks of, so that reading
+// one twice does no harm.
+const (
+	opEpoch    = "epoch"    // the journal's epoch and host; always the first
+	opUse      = "use"      // a network, and how many Docker networks are on it
+	opForget   = "forget"   // a network is nothing to this host any more
+	opBlock    = "block"    // a block is owned
+	opUnblock  = "unblock"  // a block is given up; nothing of it is held
+	opWithdraw = "withdraw" // a block is owned in name only
+	opAlloc    = "alloc"    // an address is held
+	opFree     = "free"     // an address is free; Name had it last
+)
+
+// record is one journal record, as JSON.
+type record struct {
+	Op      string     `json:"o"`
+	Network string     `json:"n,omitempty"`
+	Addr    netip.Addr `json:"a,omitzero"`
+	Name    string     `json:"c,omitempty"`
+	// At is when it happened, in milliseconds of Unix time.
+	At     int64          `json:"t,omitempty"`
+	Block  int            `json:"b,omitempty"`
+	Record *store.Network `json:"net,omitempty"`
+	Uses   int            `json:"u,omitempty"`
+	Made   bool           `json:"m,omitempty"`
+	Epoch  int64          `json:"e,omitempty"`
+	Host   string         `json:"h,omitempty"`
+}
+
+// errOtherHost means that the journal was written under another host id.
+var errOtherHost = errors.New("journal is another host's")
+
+func (r record) bytes() []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // Strings, numbers and addresses always encode.
+	}
+	return b
+}
+
+// append writes records behind what was written before; mu is held, so their
+// order is the order in which memory changed. A broken journal is written
+// anew from memory, at most once a second.
+func (d *Driver) append(rs ...record) journal.Commit {
+	if now := d.cfg.Now(); d.journal.Broken() != nil && now.Sub(d.healed).Abs() > time.Second {
+		d.healed = now
+		if err := d.compact(); err != nil {
+			d.log.Error("mend address journal", "error", err)
+		}
+	}
+	payloads := make([][]byte, len(rs))
+	for i, r := range rs {
+		payloads[i] = r.bytes()
+	}
+	return d.journal.Append(payloads...)
+}
+
+// compactAfter is by how many bytes the journal may grow before it is written
+// anew.
+const compactAfter = 4 << 20
+
+// compactIfLong keeps the journal's length in proportion to what it says.
+func (d *Driver) compactIfLong() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	size, grown := d.journal.Size()
+	if grown < compactAfter || grown < size/2 {
+		return
+	}
+	if err := d.compact(); err != nil {
+		d.log.Error("compact address journal", "error", err)
+	}
+}
+
+// compact writes the journal anew from memory; mu is held.
+func (d *Driver) compact() error {
+	return d.journal.Compact(func(emit func([]byte)) {
+		emit(record{Op: opEpoch, Epoch: d.epoch, Host: d.cfg.Host}.bytes())
+		for _, n := range d.networks {
+			n.snapshot(func(r record) { emit(r.bytes()) })
+		}
+	})
+}
+
+// replay takes one record of the journal.
+func (d *Driver) replay(payload []byte) error {
+	var r record
+	if err := json.Unmarshal(payload, &r); err != nil {
+		return fmt.Errorf("%w: %w", journal.ErrCorrupt, err)
+	}
+	switch r.Op {
+	case opEpoch:
+		if r.Host != d.cfg.Host {
+			return fmt.Errorf("%w: %s", errOtherHost, r.Host)
+		}
+		d.epoch = r.Epoch
+		return nil
+	case opUse:
+		return d.replayUse(r)
+	case opForget:
+		delete(d.networks, r.Network)
+		return nil
+	}
+	n := d.networks[r.Network]
+	if n == nil {
+		return fmt.Errorf("%w: %s record of unknown network %s", journal.ErrCorrupt, r.Op, r.Network)
+	}
+	return n.replay(r)
+}
+
+func (d *Driver) replayUse(r record) error {
+	if r.Record == nil {
+		return fmt.Errorf("%w: use record without a network", journal.ErrCorrupt)
+	}
+	n := d.networks[r.Record.ID]
+	if n == nil {
+		var err error
+		if n, err = newNetwork(*r.Record, d.cfg.Cooldown); err != nil {
+			return fmt.Errorf("%w: %w", journal.ErrCorrupt, err)
+		}
+		d.networks[r.Record.ID] = n
+	} else if err := n.set(*r.Record); err != nil {
+		return fmt.Errorf("%w: %w", journal.ErrCorrupt, err)
+	}
+	n.uses, n.made = r.Uses, r.Made
+	return nil
+}
+
+// replay takes one record about the network.
+func (n *network) replay(r record) error {
+	at := time.UnixMilli(r.At)
+	switch r.Op {
+	case opBlock:
+		if r.Block < 0 || r.Block >= n.grid.Count() {
+			return fmt.Errorf("%w: network %s has no block %d", journal.ErrCorrupt, r.Network, r.Block)
+		}
+		n.share.AddBlock(r.Block, at)
+	case opUnblock:
+		n.share.RemoveBlock(r.Block)
+	case opWithdraw:
+		n.share.Withdraw(r.Block)
+	case opAlloc:
+		n.share.Restore(r.Addr, r.Name, at)
+	case opFree:
+		n.share.Release(r.Addr, at)
+		n.share.Remember(r.Addr, r.Name, at)
+	default:
+		return fmt.Errorf("%w: unknown record %q", journal.ErrCorrupt, r.Op)
+	}
+	return nil
+}

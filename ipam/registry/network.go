@@ -1,0 +1,201 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"clocker.io/clocker/ipam"
+	"clocker.io/clocker/pkg/store"
+)
+
+// List returns every network, in the order of their ids.
+func List(ctx context.Context, st *store.Store) ([]store.Network, error) {
+	items, _, err := store.List[store.Network](ctx, st, st.Keys.Networks())
+	if err != nil {
+		return nil, err
+	}
+	ns := make([]store.Network, len(items))
+	for i, it := range items {
+		ns[i] = it.Value
+	}
+	return ns, nil
+}
+
+// Get returns a network, or [store.ErrNotFound], wrapped.
+func Get(ctx context.Context, st *store.Store, id string) (store.Network, error) {
+	it, err := store.Get[store.Network](ctx, st, st.Keys.Network(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Network{}, fmt.Errorf("network %s: %w", id, store.ErrNotFound)
+	}
+	return it.Value, err
+}
+
+// BySubnet returns the network with exactly that subnet, or
+// [store.ErrNotFound], wrapped.
+func BySubnet(ctx context.Context, st *store.Store, subnet netip.Prefix) (store.Network, error) {
+	return find(ctx, st, "with subnet "+subnet.String(), func(n store.Network) bool { return n.Subnet == subnet.String() })
+}
+
+// ByName returns the network of that name, or [store.ErrNotFound], wrapped.
+func ByName(ctx context.Context, st *store.Store, name string) (store.Network, error) {
+	return find(ctx, st, name, func(n store.Network) bool { return n.Name == name })
+}
+
+func find(ctx context.Context, st *store.Store, what string, is func(store.Network) bool) (store.Network, error) {
+	ns, err := List(ctx, st)
+	if err != nil {
+		return store.Network{}, err
+	}
+	if i := slices.IndexFunc(ns, is); i >= 0 {
+		return ns[i], nil
+	}
+	return store.Network{}, fmt.Errorf("network %s: %w", what, store.ErrNotFound)
+}
+
+// Delete removes a network with its blocks, endpoints and uses, whoever uses
+// it; one that does not exist is no error. Only its hosts know when nothing
+// is attached any more: see [Uses].
+func Delete(ctx context.Context, st *store.Store, id string, guards ...clientv3.Cmp) error {
+	if _, err := remove(st, id).If(guards...).Commit(ctx); err != nil {
+		return fmt.Errorf("delete network %s: %w", id, err)
+	}
+	return nil
+}
+
+// remove is the transaction that takes every trace of a network away.
+func remove(st *store.Store, id string) *store.Txn {
+	return st.Txn().
+		Put(st.Keys.NetworkGuard(), Guard{"delete " + id}).
+		Delete(st.Keys.Network(id)).
+		DeletePrefix(st.Keys.NetworkUses(id)).
+		DeletePrefix(st.Keys.NetworkBlocks(id)).
+		DeletePrefix(st.Keys.Endpoint(id, ""))
+}
+
+// SetName names a network, which CreateNetwork cannot: the engine does not
+// tell it. It returns [ErrNameTaken] when another network has the name.
+func SetName(ctx context.Context, st *store.Store, id, name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("name network %s: %q is not a network name", id, name)
+	}
+	err := exclusive(ctx, st, nil, func(all []store.Network) (*store.Txn, error) {
+		for _, n := range all {
+			if n.Name == name && n.ID != id {
+				return nil, fmt.Errorf("%w: network %s exists", ErrNameTaken, Title(n))
+			}
+		}
+		it, err := store.Get[store.Network](ctx, st, st.Keys.Network(id))
+		if err != nil || it.Value.Name == name {
+			return nil, err
+		}
+		it.Value.Name = name
+		return st.Txn().Unchanged(it.Key, it.Revision).Put(it.Key, it.Value).Put(st.Keys.NetworkGuard(), Guard{"name " + id}), nil
+	})
+	if err != nil {
+		return fmt.Errorf("name network %s: %w", id, err)
+	}
+	return nil
+}
+
+// SetGateway gives a network another gateway. That is possible only before
+// any host has claimed a block: [ErrInUse].
+func SetGateway(ctx context.Context, st *store.Store, id string, gateway netip.Addr) (store.Network, error) {
+	n, err := change(ctx, st, id, func(n *store.Network, t *store.Txn) error {
+		n.Gateway = gateway.String()
+		blocks, err := st.Client().Get(ctx, st.Keys.NetworkBlocks(id), clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			return err
+		}
+		if blocks.Count > 0 {
+			return fmt.Errorf("addresses are %w", ErrInUse)
+		}
+		t.If(none(st.Keys.NetworkBlocks(id)))
+		return nil
+	})
+	if err != nil {
+		return n, fmt.Errorf("set gateway of network %s: %w", id, err)
+	}
+	return n, nil
+}
+
+// Reserve keeps addresses of a network from all containers, because
+// something outside the fleet has them. Doing it twice is no error.
+func Reserve(ctx context.Context, st *store.Store, id string, addrs ...netip.Addr) (store.Network, error) {
+	n, err := change(ctx, st, id, func(n *store.Network, _ *store.Txn) error {
+		for _, a := range addrs {
+			if !slices.Contains(n.Reserved, a.String()) {
+				n.Reserved = append(n.Reserved, a.String())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return n, fmt.Errorf("reserve addresses of network %s: %w", id, err)
+	}
+	return n, nil
+}
+
+// Change writes a network after f has changed it; f is called again when
+// somebody else changed it meanwhile. Its id, subnet and blocks must stay.
+func Change(ctx context.Context, st *store.Store, id string, f func(*store.Network) error) (store.Network, error) {
+	n, err := change(ctx, st, id, func(n *store.Network, _ *store.Txn) error { return f(n) })
+	if err != nil {
+		return n, fmt.Errorf("change network %s: %w", id, err)
+	}
+	return n, nil
+}
+
+// change is Change with further guards. The result must have a valid layout.
+func change(ctx context.Context, st *store.Store, id string, f func(*store.Network, *store.Txn) error) (store.Network, error) {
+	for {
+		it, err := store.Get[store.Network](ctx, st, st.Keys.Network(id))
+		if err != nil {
+			return it.Value, err
+		}
+		t := st.Txn().Unchanged(it.Key, it.Revision)
+		if err := f(&it.Value, t); err != nil {
+			return it.Value, err
+		}
+		if _, err := Layout(it.Value); err != nil {
+			return it.Value, err
+		}
+		_, err = t.Put(it.Key, it.Value).Commit(ctx)
+		if !errors.Is(err, store.ErrConflict) {
+			return it.Value, err
+		}
+	}
+}
+
+// none compares that no key exists under a prefix.
+func none(prefix string) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix()
+}
+
+// ClaimForeign gives the lower half of a network's subnet to the engine of
+// the host that made the network with the engine's own IPAM; other hosts
+// claim blocks of the upper half only. Doing it twice is no error.
+func ClaimForeign(ctx context.Context, st *store.Store, n store.Network, host string, now time.Time) error {
+	if n.Foreign != host {
+		return fmt.Errorf("claim lower half of network %s: it was made on host %q, not on %q", Title(n), n.Foreign, host)
+	}
+	subnet, err := ipam.ParseSubnet(n.Subnet)
+	if err != nil {
+		return fmt.Errorf("claim lower half of network %s: %w", n.ID, err)
+	}
+	key := st.Keys.Block(n.ID, ipam.LowerHalf(subnet).String())
+	_, err = st.Txn().Exists(st.Keys.Network(n.ID)).Absent(key).
+		Put(key, store.Block{Host: host, State: store.BlockEngine, Since: now}).Commit(ctx)
+	if errors.Is(err, store.ErrConflict) {
+		_, err = store.Get[store.Block](ctx, st, key)
+	}
+	if err != nil {
+		return fmt.Errorf("claim lower half of network %s: %w", Title(n), err)
+	}
+	return nil
+}

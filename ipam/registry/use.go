@@ -1,0 +1,114 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"clocker.io/clocker/pkg/store"
+)
+
+// Use records that a host's engine has a Docker network on a network; made
+// says that it was made by hand there. It returns [store.ErrNotFound] when
+// the network does not exist. Doing it twice is no error.
+func Use(ctx context.Context, st *store.Store, id, host string, made bool, now time.Time) error {
+	key := st.Keys.NetworkUse(id, host)
+	_, err := st.Txn().Exists(st.Keys.Network(id)).Absent(key).
+		Put(key, store.NetworkUse{Host: host, Made: made, Since: now}).Commit(ctx)
+	if errors.Is(err, store.ErrConflict) {
+		if _, err = store.Get[store.NetworkUse](ctx, st, key); errors.Is(err, store.ErrNotFound) {
+			_, err = Get(ctx, st, id)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("use network %s: %w", id, err)
+	}
+	return nil
+}
+
+// Unuse records that a host's engine has no Docker network on a network any
+// more. It removes the network when it was made by hand and no host is left;
+// deleted reports that. Doing it twice is no error.
+func Unuse(ctx context.Context, st *store.Store, id, host string) (deleted bool, err error) {
+	if _, err := st.Txn().Delete(st.Keys.NetworkUse(id, host)).Commit(ctx); err != nil {
+		return false, fmt.Errorf("stop using network %s: %w", id, err)
+	}
+	n, err := Get(ctx, st, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return true, nil
+	}
+	if err != nil || !n.ByHand {
+		return false, err
+	}
+	_, err = remove(st, id).If(none(st.Keys.NetworkUses(id))).Commit(ctx)
+	if errors.Is(err, store.ErrConflict) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("delete unused network %s: %w", id, err)
+	}
+	return true, nil
+}
+
+// Uses returns who uses a network.
+func Uses(ctx context.Context, st *store.Store, id string) ([]store.NetworkUse, error) {
+	items, _, err := store.List[store.NetworkUse](ctx, st, st.Keys.NetworkUses(id))
+	if err != nil {
+		return nil, err
+	}
+	us := make([]store.NetworkUse, len(items))
+	for i, it := range items {
+		us[i] = it.Value
+	}
+	return us, nil
+}
+
+// RemoveHost takes away what a host has in all networks: its uses, blocks and
+// endpoints, and the networks made by hand that nobody else uses. Only who
+// knows that none of the host's containers runs any more may call it: other
+// hosts hand its addresses out from then on. Doing it twice is no error.
+func RemoveHost(ctx context.Context, st *store.Store, host string) error {
+	networks, err := List(ctx, st)
+	if err != nil {
+		return fmt.Errorf("remove host %s from networks: %w", host, err)
+	}
+	for _, n := range networks {
+		err := errors.Join(
+			deleteOf(ctx, st, st.Keys.Endpoint(n.ID, ""), func(e store.Endpoint) bool { return e.Host == host }),
+			deleteOf(ctx, st, st.Keys.NetworkBlocks(n.ID), func(b store.Block) bool { return b.Host == host }),
+		)
+		if err == nil {
+			_, err = Unuse(ctx, st, n.ID, host)
+		}
+		if err != nil {
+			return fmt.Errorf("remove host %s from networks: %w", host, err)
+		}
+	}
+	return nil
+}
+
+// deleteOf deletes the records under a prefix that is says yes to.
+func deleteOf[T any](ctx context.Context, st *store.Store, prefix string, is func(T) bool) error {
+	items, _, err := store.List[T](ctx, st, prefix)
+	if err != nil {
+		return err
+	}
+	t := st.Txn()
+	for _, it := range items {
+		if !is(it.Value) {
+			continue
+		}
+		if t.Delete(it.Key); t.Len() == store.MaxOps {
+			if _, err := t.Commit(ctx); err != nil {
+				return err
+			}
+			t = st.Txn()
+		}
+	}
+	if t.Len() == 0 {
+		return nil
+	}
+	_, err = t.Commit(ctx)
+	return err
+}

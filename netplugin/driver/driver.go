@@ -1,0 +1,262 @@
+// Package driver answers the engine's network driver calls: it knows which
+// network of the fleet each of the engine's networks is, links endpoints by a
+// segment, has packets filtered by package policy, and keeps on disk what the
+// engine tells only once. Every call can be repeated; deleting the unknown
+// succeeds.
+//
+// It hands out no addresses (that is the IPAM driver's) and knows nothing of
+// applications.
+//
+// Design page: docs/design/network.md.
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/docker/go-plugins-helpers/network"
+
+	addresses "clocker.io/clocker/ipam/driver"
+	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/netplugin/policy"
+	"clocker.io/clocker/netplugin/segment"
+	"clocker.io/clocker/netplugin/server"
+	"clocker.io/clocker/netplugin/topology"
+	"clocker.io/clocker/pkg/store"
+)
+
+// What the driver refuses.
+var (
+	errNoIPv6 = errors.New("IPv6 is not available yet on clocker networks: leave out --ipv6 and IPv6 subnets")
+	errSwarm  = errors.New("swarm-scoped networks are not available: create the network with docker clocker network create, or on any one host")
+)
+
+// Addresses is this host's management of addresses and of the networks they
+// are of: see package ipam/driver, which it is.
+type Addresses interface {
+	// Network and BySubnet find a network that this host uses.
+	Network(id string) (store.Network, bool)
+	BySubnet(subnet netip.Prefix) (store.Network, bool)
+	// CreateForeign registers a network whose addresses this host's engine
+	// hands out itself; ReleaseNetwork ends that use of it.
+	CreateForeign(registry.Request) (store.Network, error)
+	ReleaseNetwork(id string) error
+	// Change changes a network in etcd.
+	Change(id string, f func(*store.Network) error) (store.Network, error)
+	// Reserve keeps addresses of a network from containers everywhere.
+	Reserve(network string, addrs ...netip.Addr) error
+	// Owner reports whether this host has allocated the address.
+	Owner(network string, a netip.Addr) bool
+	// Annotate tells what endpoint has the address.
+	Annotate(network string, a netip.Addr, note addresses.Note)
+	// Reconcile compares what is held with what endpoints have.
+	Reconcile(addresses.Live) (addresses.Report, error)
+}
+
+// Filter is the table of packet filter rules; see [policy.Table].
+type Filter interface {
+	PutNetwork(policy.Network) error
+	RemoveNetwork(id string) error
+	PutEndpoint(policy.Endpoint) error
+	RemoveEndpoint(link string) error
+	SetFleet([]netip.Prefix) error
+	Load() error
+}
+
+// Segment is what the driver needs of a segment.
+type Segment interface {
+	segment.Segment
+	// Adopt takes over what an earlier run made and reports endpoints whose
+	// links are gone.
+	Adopt([]segment.Network, []segment.Endpoint) ([]segment.Endpoint, error)
+	// Gone reports attached endpoints whose links are gone.
+	Gone() ([]segment.Endpoint, error)
+}
+
+// Topology is what is known of the fleet's networks.
+type Topology interface {
+	Read(func(t *topology.Topology, known bool))
+	// Network finds a network of the fleet by its id, in etcd if need be;
+	// store.ErrNotFound, wrapped, when there is none.
+	Network(ctx context.Context, id string) (store.Network, error)
+}
+
+// Config is what a [Driver] works with.
+type Config struct {
+	// Host is this host's id.
+	Host string
+	// StateDir is where networks and endpoints are kept; Boot identifies the
+	// boot of the host.
+	StateDir, Boot string
+	// AddressSpace is the local address space of our IPAM driver: networks
+	// with addresses from it are not foreign.
+	AddressSpace string
+	Addresses    Addresses
+	Segment      Segment
+	Filter       Filter
+	Topology     Topology
+	// Now is the clock.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Driver answers the engine.
+type Driver struct {
+	Config
+	files files
+	ports *holder
+
+	mu        sync.Mutex
+	networks  map[string]networkState  // by the engine's id; guarded by mu
+	endpoints map[string]endpointState // by id; guarded by mu
+	// locks keep calls about one network or endpoint apart; guarded by mu.
+	locks map[string]*lock
+	// seen is when an endpoint's link was first missed; used by Run only.
+	seen map[string]time.Time
+	kick chan struct{}
+}
+
+var _ server.Network = (*Driver)(nil)
+
+// callTime bounds what one call may wait for etcd: the engine waits longer.
+const callTime = 10 * time.Second
+
+// New returns a driver that goes on where an earlier run stopped: networks,
+// endpoints, filter and published ports are as they were. etcd is not asked.
+func New(c Config) (*Driver, error) {
+	f, err := openFiles(c.StateDir, c.Boot)
+	if err != nil {
+		return nil, err
+	}
+	d := &Driver{
+		Config: c, files: f, ports: newHolder(c.Log),
+		networks: map[string]networkState{}, endpoints: map[string]endpointState{},
+		locks: map[string]*lock{}, seen: map[string]time.Time{}, kick: make(chan struct{}, 1),
+	}
+	if err := d.restore(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// restore brings segment and filter to what the files say.
+func (d *Driver) restore() error {
+	networks, err := load[networkState](d.files.networks())
+	if err != nil {
+		return err
+	}
+	endpoints, err := load[endpointState](d.files.endpoints())
+	if err != nil {
+		return err
+	}
+	var present []segment.Network
+	for _, n := range networks {
+		d.networks[n.ID] = n
+		if n.Removed {
+			continue
+		}
+		sn, err := segmentNetwork(n.Network)
+		if err != nil {
+			return err
+		}
+		present = append(present, sn)
+		if err := d.Filter.PutNetwork(filterNetwork(n.Network, sn)); err != nil {
+			return err
+		}
+	}
+	var attached []segment.Endpoint
+	for _, e := range endpoints {
+		d.endpoints[e.ID] = e
+		attached = append(attached, e.Endpoint)
+	}
+	d.readFleet()
+	gone, err := d.Segment.Adopt(present, attached)
+	if err != nil {
+		return fmt.Errorf("take over endpoints: %w", err)
+	}
+	for _, e := range gone {
+		d.Log.Info("endpoint's link is gone", "endpoint", e.ID, "address", e.Address)
+	}
+	for _, e := range d.endpoints {
+		d.ports.Restore(e.ID, e.Published)
+		if err := d.Filter.PutEndpoint(filterEndpoint(e)); err != nil {
+			d.Log.Error("endpoint not restored", "endpoint", e.ID, "error", err)
+		}
+	}
+	return d.Filter.Load()
+}
+
+// GetCapabilities says that networks are made on each engine (local), and
+// reach every host (global).
+func (d *Driver) GetCapabilities() (*network.CapabilitiesResponse, error) {
+	return &network.CapabilitiesResponse{Scope: network.LocalScope, ConnectivityScope: network.GlobalScope}, nil
+}
+
+// GwAllocCheck is the first that Engine 28 asks when a network is created:
+// wrong options are refused here, before an address is taken. Every network
+// needs its gateway.
+func (d *Driver) GwAllocCheck(r *server.GwAllocCheckRequest) (*server.GwAllocCheckResponse, error) {
+	if _, err := parseOptions(r.Options); err != nil {
+		return nil, err
+	}
+	return &server.GwAllocCheckResponse{}, nil
+}
+
+// AllocateNetwork and FreeNetwork are calls of a swarm's managers.
+func (d *Driver) AllocateNetwork(*network.AllocateNetworkRequest) (*network.AllocateNetworkResponse, error) {
+	return nil, errSwarm
+}
+
+// FreeNetwork always succeeds.
+func (d *Driver) FreeNetwork(*network.FreeNetworkRequest) error { return nil }
+
+// DiscoverNew and DiscoverDelete tell of swarm nodes, which mean nothing here.
+func (d *Driver) DiscoverNew(*network.DiscoveryNotification) error { return nil }
+
+// DiscoverDelete always succeeds.
+func (d *Driver) DiscoverDelete(*network.DiscoveryNotification) error { return nil }
+
+// lock is a mutex that is forgotten when nobody holds it.
+type lock struct {
+	sync.Mutex
+	users int
+}
+
+// exclusive keeps calls about the same thing apart: engines repeat a call when
+// the first one's connection broke, without knowing whether it still runs.
+func (d *Driver) exclusive(id string) (unlock func()) {
+	d.mu.Lock()
+	l := d.locks[id]
+	if l == nil {
+		l = &lock{}
+		d.locks[id] = l
+	}
+	l.users++
+	d.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		d.mu.Lock()
+		if l.users--; l.users == 0 {
+			delete(d.locks, id)
+		}
+		d.mu.Unlock()
+	}
+}
+
+func filterNetwork(n store.Network, sn segment.Network) policy.Network {
+	return policy.Network{
+		ID: n.ID, Subnet: sn.Subnet, Gateway: sn.Gateway, Egress: n.Egress == egressPlugin && !n.Internal,
+	}
+}
+
+func filterEndpoint(e endpointState) policy.Endpoint {
+	return policy.Endpoint{
+		Link: segment.LinkName(e.ID), Network: e.Network.ID, Address: e.Address.Addr(), Ports: e.Published,
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+
+	addresses "clocker.io/clocker/ipam/driver"
+	"clocker.io/clocker/netplugin/carrier"
+	"clocker.io/clocker/netplugin/carrier/direct"
+	"clocker.io/clocker/netplugin/driver"
+	"clocker.io/clocker/netplugin/policy"
+	"clocker.io/clocker/netplugin/segment/routed"
+	"clocker.io/clocker/netplugin/server"
+	"clocker.io/clocker/netplugin/topology"
+	"clocker.io/clocker/netplugin/underlay"
+	"clocker.io/clocker/pkg/hostconfig"
+	"clocker.io/clocker/pkg/store"
+)
+
+// spaces are the address spaces of the IPAM driver, which engines may ask for
+// before the host belongs to a fleet.
+var spaces = ipam.AddressSpacesResponse{
+	LocalDefaultAddressSpace: addresses.LocalSpace, GlobalDefaultAddressSpace: addresses.GlobalSpace,
+}
+
+// host is the part of the plugin that needs the host to be in a fleet.
+type host struct {
+	config, state, sysctl string
+	log                   *slog.Logger
+}
+
+// run waits for the host to be adopted, puts the real drivers in place, and
+// keeps them running until ctx ends.
+func (h host) run(ctx context.Context, s *server.Server) error {
+	c, err := hostconfig.Wait(ctx, h.config, time.Second)
+	if err != nil {
+		return err
+	}
+	log := h.log.With("fleet", c.Fleet, "host", c.HostID)
+	address, err := netip.ParseAddr(c.Address)
+	if err != nil {
+		return fmt.Errorf("read host configuration: %w", err)
+	}
+	client, err := c.EtcdClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	st := store.New(client, c.Fleet)
+	view, err := topology.NewView(st, h.state, log)
+	if err != nil {
+		return err
+	}
+	kernel, err := netlink.NewHandle()
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer kernel.Close()
+	sysctl := routed.Sysctl(h.sysctl)
+	if err := sysctl.EnsureForwarding(); err != nil {
+		return err
+	}
+	way := direct.New(kernel, address)
+	links := routed.New(routed.Config{
+		Host: c.HostID, Handle: kernel, Sysctl: sysctl, Topology: view,
+		Carriers: map[string]carrier.Carrier{way.Name(): way}, Log: log,
+	})
+	table := policy.NewTable(log)
+	var networks *driver.Driver
+	pools, err := addresses.Open(addresses.Config{
+		Host: c.HostID, Store: st, Dir: h.state, Log: log,
+		Routes: func() ([]netip.Prefix, error) { return routed.ForeignRoutes(kernel) },
+		InUse:  func(network string, a netip.Addr) bool { return networks.InUse(network, a) },
+	})
+	if err != nil {
+		return err
+	}
+	defer pools.Close()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("read boot id: %w", err)
+	}
+	networks, err = driver.New(driver.Config{
+		Host: c.HostID, StateDir: filepath.Join(h.state, "docker"), Boot: strings.TrimSpace(string(boot)),
+		AddressSpace: addresses.LocalSpace, Addresses: pools, Segment: links, Filter: table, Topology: view,
+		Now: time.Now, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	s.Use(server.Drivers{Network: networks, IPAM: pools})
+	log.Info("serving the fleet", "address", c.Address)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return view.Run(ctx, pools.Observe) })
+	g.Go(func() error { return pools.Run(ctx) })
+	g.Go(func() error { return links.Run(ctx, view.Changes(ctx)) })
+	g.Go(func() error { return networks.Run(ctx, view.Changes(ctx)) })
+	g.Go(func() error { return table.Run(ctx) })
+	g.Go(func() error {
+		return underlay.Announcer{
+			Host: c.HostID, Address: c.Address, Store: st, Interface: way, Log: log, Every: time.Minute,
+		}.Run(ctx)
+	})
+	return g.Wait()
+}

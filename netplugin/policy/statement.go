@@ -1,0 +1,265 @@
+package policy
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Statement is one part of a rule: a match, a verdict, a translation. Its
+// text is what nft(8) would take, and exprs what the kernel takes.
+type Statement struct {
+	text  string
+	exprs []expr.Any
+	// ipv4 says that it reads the IPv4 header: the rule must then be for
+	// IPv4 only, which nft(8) adds by itself.
+	ipv4 bool
+}
+
+// Registers: values of one field go to reg1; those of several lie one after
+// the other from there on, each on a multiple of four bytes.
+const (
+	reg1   = unix.NFT_REG_1
+	reg32  = unix.NFT_REG32_00
+	ifname = 16 // bytes of an interface's name
+)
+
+// field is something of a packet that sets are looked up by.
+type field struct {
+	text  string
+	bytes uint32
+	ipv4  bool
+	load  func(reg uint32) expr.Any
+}
+
+var (
+	fieldInLink          = field{"iifname", ifname, false, loadMeta(expr.MetaKeyIIFNAME)}
+	fieldOutLink         = field{"oifname", ifname, false, loadMeta(expr.MetaKeyOIFNAME)}
+	fieldSource          = field{"ip saddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 12, 4)}
+	fieldDestination     = field{"ip daddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 16, 4)}
+	fieldProtocol        = field{"meta l4proto", 4, false, loadMeta(expr.MetaKeyL4PROTO)}
+	fieldDestinationPort = field{"th dport", 4, false, loadPayload(expr.PayloadBaseTransportHeader, 2, 2)}
+)
+
+func loadMeta(k expr.MetaKey) func(uint32) expr.Any {
+	return func(reg uint32) expr.Any { return &expr.Meta{Key: k, Register: reg} }
+}
+
+func loadPayload(base expr.PayloadBase, offset, length uint32) func(uint32) expr.Any {
+	return func(reg uint32) expr.Any {
+		return &expr.Payload{DestRegister: reg, Base: base, Offset: offset, Len: length}
+	}
+}
+
+// load puts fields into registers for a lookup.
+func load(fields []field) (s Statement) {
+	var names []string
+	at := uint32(0)
+	for _, f := range fields {
+		reg := uint32(reg1)
+		if at > 0 {
+			reg = reg32 + at/4
+		}
+		s.exprs = append(s.exprs, f.load(reg))
+		s.ipv4 = s.ipv4 || f.ipv4
+		names = append(names, f.text)
+		at += f.bytes
+	}
+	s.text = strings.Join(names, " . ")
+	return s
+}
+
+func lookup(text string, set string, invert bool, fields []field) Statement {
+	s := load(fields)
+	s.text += text + "@" + set
+	s.exprs = append(s.exprs, &expr.Lookup{SourceRegister: reg1, SetName: set, Invert: invert})
+	return s
+}
+
+// InSet matches packets whose fields are an element of the set.
+func InSet(set string, fields ...field) Statement { return lookup(" ", set, false, fields) }
+
+// NotInSet matches packets whose fields are no element of the set.
+func NotInSet(set string, fields ...field) Statement { return lookup(" != ", set, true, fields) }
+
+// Dispatch goes on where the verdict map says for the field.
+func Dispatch(set string, f field) Statement {
+	s := load([]field{f})
+	s.text += " vmap @" + set
+	s.exprs = append(s.exprs, &expr.Lookup{
+		SourceRegister: reg1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set,
+	})
+	return s
+}
+
+// TranslateTo sends the connection to the address and port that the map has
+// for the fields; without an element the rule does not match, and the kernel
+// translates IPv4 packets only.
+func TranslateTo(set string, fields ...field) Statement {
+	s := load(fields)
+	s.text = "dnat ip to " + s.text + " map @" + set
+	s.exprs = append(s.exprs,
+		&expr.Lookup{SourceRegister: reg1, DestRegister: reg1, IsDestRegSet: true, SetName: set},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg32 + 1})
+	return s
+}
+
+// Masquerade gives the connection the address of the way out.
+func Masquerade() Statement {
+	return Statement{text: "masquerade", exprs: []expr.Any{&expr.Masq{}}, ipv4: true}
+}
+
+func nameMatch(text string, key expr.MetaKey, op expr.CmpOp, prefix string) Statement {
+	not := map[expr.CmpOp]string{expr.CmpOpEq: " ", expr.CmpOpNeq: " != "}[op]
+	return Statement{text: text + not + `"` + prefix + `*"`, exprs: []expr.Any{
+		&expr.Meta{Key: key, Register: reg1},
+		&expr.Cmp{Op: op, Register: reg1, Data: []byte(prefix)},
+	}}
+}
+
+// InLink matches packets that came by an interface whose name begins so.
+func InLink(prefix string) Statement {
+	return nameMatch("iifname", expr.MetaKeyIIFNAME, expr.CmpOpEq, prefix)
+}
+
+// NotInLink matches all others.
+func NotInLink(prefix string) Statement {
+	return nameMatch("iifname", expr.MetaKeyIIFNAME, expr.CmpOpNeq, prefix)
+}
+
+// OutLink matches packets that go out by an interface whose name begins so.
+func OutLink(prefix string) Statement {
+	return nameMatch("oifname", expr.MetaKeyOIFNAME, expr.CmpOpEq, prefix)
+}
+
+// NotOutLink matches all others.
+func NotOutLink(prefix string) Statement {
+	return nameMatch("oifname", expr.MetaKeyOIFNAME, expr.CmpOpNeq, prefix)
+}
+
+// SourceLeadsTo matches packets whose source the host would reach by an
+// interface whose name begins so.
+func SourceLeadsTo(prefix string) Statement {
+	return Statement{text: `fib saddr oifname "` + prefix + `*"`, ipv4: true, exprs: []expr.Any{
+		&expr.Fib{Register: reg1, ResultOIFNAME: true, FlagSADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte(prefix)},
+	}}
+}
+
+// LocalDestination matches packets to an address of the host.
+func LocalDestination() Statement {
+	return Statement{text: "fib daddr type local", exprs: []expr.Any{
+		&expr.Fib{Register: reg1, ResultADDRTYPE: true, FlagDADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}}
+}
+
+// NotLocalSource matches packets that do not come from an address of the host.
+func NotLocalSource() Statement {
+	return Statement{text: "fib saddr type != local", exprs: []expr.Any{
+		&expr.Fib{Register: reg1, ResultADDRTYPE: true, FlagSADDR: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}}
+}
+
+// Source and Destination match an address or prefix.
+func Source(p string) Statement      { return addressMatch(fieldSource, p) }
+func Destination(p string) Statement { return addressMatch(fieldDestination, p) }
+
+// addressMatch panics on something that is no address or prefix: all callers
+// pass constants or the text of one.
+func addressMatch(f field, text string) Statement {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		a := netip.MustParseAddr(text)
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	s := Statement{text: f.text + " " + text, ipv4: true, exprs: []expr.Any{f.load(reg1)}}
+	if p.Bits() < 32 {
+		mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits()))
+		s.exprs = append(s.exprs, &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: mask, Xor: make([]byte, 4)})
+	}
+	s.exprs = append(s.exprs, &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: p.Masked().Addr().AsSlice()})
+	return s
+}
+
+// DestinationPort matches a port of a protocol, "tcp" or "udp".
+func DestinationPort(protocol string, port uint16) Statement {
+	number := map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[protocol]
+	return Statement{text: protocol + " dport " + itoa(port), exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{number}},
+		fieldDestinationPort.load(reg1),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.BigEndian.PutUint16(port)},
+	}}
+}
+
+// Echo matches ICMP echo requests.
+func Echo() Statement {
+	return Statement{text: "icmp type echo-request", ipv4: true, exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{unix.IPPROTO_ICMP}},
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{8}},
+	}}
+}
+
+// Family matches "ipv4" or "ipv6" packets.
+func Family(name string) Statement {
+	number := map[string]byte{"ipv4": unix.NFPROTO_IPV4, "ipv6": unix.NFPROTO_IPV6}[name]
+	return Statement{text: "meta nfproto " + name, exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{number}},
+	}}
+}
+
+// Connection matches packets of connections in one of the states.
+func Connection(names ...string) Statement {
+	bits := map[string]uint32{
+		"invalid": expr.CtStateBitINVALID, "established": expr.CtStateBitESTABLISHED, "related": expr.CtStateBitRELATED,
+	}
+	var mask uint32
+	for _, n := range names {
+		mask |= bits[n]
+	}
+	return ctBits("ct state "+strings.Join(names, ","), expr.CtKeySTATE, mask)
+}
+
+// Translated matches connections whose destination was translated: those to
+// published ports.
+func Translated() Statement {
+	const destinationTranslated = 1 << 5 // IPS_DST_NAT
+	return ctBits("ct status dnat", expr.CtKeySTATUS, destinationTranslated)
+}
+
+func ctBits(text string, key expr.CtKey, mask uint32) Statement {
+	return Statement{text: text, exprs: []expr.Any{
+		&expr.Ct{Key: key, Register: reg1},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(mask), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)},
+	}}
+}
+
+// Accept lets the packet pass this hook of the table.
+func Accept() Statement { return verdict("accept", expr.VerdictAccept, "") }
+
+// Return goes back to the chain that this one was reached from by jump.
+func Return() Statement { return verdict("return", expr.VerdictReturn, "") }
+
+// Jump goes on in another chain.
+func Jump(chain string) Statement { return verdict("jump "+chain, expr.VerdictJump, chain) }
+
+// Drop counts and drops the packet.
+func Drop() Statement {
+	s := verdict("counter drop", expr.VerdictDrop, "")
+	s.exprs = append([]expr.Any{&expr.Counter{}}, s.exprs...)
+	return s
+}
+
+func verdict(text string, kind expr.VerdictKind, chain string) Statement {
+	return Statement{text: text, exprs: []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}}
+}

@@ -1,0 +1,375 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/google/nftables"
+)
+
+// Table keeps the kernel's table equal to a [State] that changes bit by bit.
+// All methods may be called at the same time; changes that arrive together
+// are committed together.
+type Table struct {
+	log *slog.Logger
+
+	mu        sync.Mutex
+	fleet     []netip.Prefix      // guarded by mu
+	networks  map[string]Network  // by id; guarded by mu
+	endpoints map[string]Endpoint // by link; guarded by mu
+	loaded    bool                // the kernel has the table; guarded by mu
+	// pending is the commit that gathers changes at present, nil when none
+	// does; guarded by mu.
+	pending *commit
+
+	// turn is held by whoever talks to the kernel, by conn.
+	turn sync.Mutex
+	conn connection
+}
+
+// commit is one transaction with the kernel, shared by all whose changes are
+// in it. err may be read once done is closed.
+type commit struct {
+	ops  []op
+	done chan struct{}
+	err  error
+}
+
+// op is one change to the table.
+type op struct {
+	add, remove             []Element
+	addChains, removeChains []Chain
+	// replace are interval sets to be filled anew.
+	replace []Set
+	// reload replaces the table as a whole.
+	reload bool
+}
+
+// NewTable returns a table that is not in the kernel yet: see [Table.Load].
+func NewTable(log *slog.Logger) *Table {
+	return &Table{
+		log:      log,
+		networks: map[string]Network{}, endpoints: map[string]Endpoint{},
+	}
+}
+
+// Load replaces the whole table, or makes it, in one transaction. Until it is
+// called, changes are gathered and not applied.
+func (t *Table) Load() error {
+	t.mu.Lock()
+	t.loaded = true
+	return t.commit(op{reload: true})
+}
+
+// SetFleet says what the fleet's address space is.
+func (t *Table) SetFleet(ps []netip.Prefix) error {
+	merged := merge(ps)
+	t.mu.Lock()
+	if slices.Equal(merged, t.fleet) {
+		t.mu.Unlock()
+		return nil
+	}
+	t.fleet = merged
+	return t.commit(op{replace: []Set{t.set(setFleet)}})
+}
+
+// PutNetwork adds a network, or changes it.
+func (t *Table) PutNetwork(n Network) error {
+	t.mu.Lock()
+	old, had := t.networks[n.ID]
+	if had && old == n {
+		t.mu.Unlock()
+		return nil
+	}
+	t.networks[n.ID] = n
+	if had {
+		// Rare, and it changes rules: as a whole.
+		return t.commit(op{reload: true})
+	}
+	return t.commit(op{
+		addChains: networkChains(n),
+		replace:   []Set{t.set(setEgress), t.set(setGateways)},
+	})
+}
+
+// RemoveNetwork removes a network, and endpoints that it still has.
+func (t *Table) RemoveNetwork(id string) error {
+	t.mu.Lock()
+	n, had := t.networks[id]
+	if !had {
+		t.mu.Unlock()
+		return nil
+	}
+	delete(t.networks, id)
+	o := op{removeChains: networkChains(n), replace: []Set{t.set(setEgress), t.set(setGateways)}}
+	for link, e := range t.endpoints {
+		if e.Network == id {
+			delete(t.endpoints, link)
+			o.remove = append(o.remove, endpointElements(e)...)
+			o.remove = append(o.remove, portElements(e)...)
+		}
+	}
+	return t.commit(o)
+}
+
+// PutEndpoint adds an endpoint, or changes its published ports.
+func (t *Table) PutEndpoint(e Endpoint) error {
+	t.mu.Lock()
+	if _, ok := t.networks[e.Network]; !ok {
+		t.mu.Unlock()
+		return fmt.Errorf("add endpoint %s: its network %s is not on this host", e.Link, e.Network)
+	}
+	old, had := t.endpoints[e.Link]
+	t.endpoints[e.Link] = e
+	o := op{add: append(endpointElements(e), portElements(e)...)}
+	if had {
+		o.remove = append(endpointElements(old), portElements(old)...)
+		o.add, o.remove = difference(o.add, o.remove), difference(o.remove, o.add)
+	}
+	return t.commit(o)
+}
+
+// RemoveEndpoint removes an endpoint and its published ports.
+func (t *Table) RemoveEndpoint(link string) error {
+	t.mu.Lock()
+	e, had := t.endpoints[link]
+	if !had {
+		t.mu.Unlock()
+		return nil
+	}
+	delete(t.endpoints, link)
+	return t.commit(op{remove: append(endpointElements(e), portElements(e)...)})
+}
+
+// State is what the table follows from at present.
+func (t *Table) State() State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state()
+}
+
+// state is [Table.State] for callers that hold mu.
+func (t *Table) state() State {
+	return State{
+		Fleet: t.fleet, Networks: slices.Collect(maps.Values(t.networks)), Endpoints: slices.Collect(maps.Values(t.endpoints)),
+	}
+}
+
+// set renders one set that follows from networks and pools; callers hold mu.
+func (t *Table) set(name string) Set {
+	for _, s := range Render(State{Fleet: t.fleet, Networks: slices.Collect(maps.Values(t.networks))}).Sets {
+		if s.Name == name {
+			return s
+		}
+	}
+	panic("policy: no set " + name)
+}
+
+// commit hands a change over to the kernel, together with others that wait
+// for the same turn, and releases mu, which callers hold.
+func (t *Table) commit(o op) error {
+	if !t.loaded || (len(o.add)+len(o.remove)+len(o.addChains)+len(o.removeChains)+len(o.replace) == 0 && !o.reload) {
+		t.mu.Unlock()
+		return nil
+	}
+	if c := t.pending; c != nil {
+		c.ops = append(c.ops, o)
+		t.mu.Unlock()
+		<-c.done
+		return c.err
+	}
+	c := &commit{ops: []op{o}, done: make(chan struct{})}
+	t.pending = c
+	t.mu.Unlock()
+
+	t.turn.Lock()
+	t.mu.Lock()
+	t.pending = nil // who comes now is in the next transaction
+	t.mu.Unlock()
+	c.err = t.send(c.ops)
+	t.turn.Unlock()
+	close(c.done)
+	return c.err
+}
+
+// send applies changes in one transaction. If the kernel does not have what
+// the changes rest on, the whole table is put in place instead.
+func (t *Table) send(ops []op) error {
+	reload := slices.ContainsFunc(ops, func(o op) bool { return o.reload })
+	if !reload {
+		err := t.sendChanges(ops)
+		if err == nil {
+			return nil
+		}
+		t.log.Warn("table differs from what it should be, replacing it", "error", err)
+	}
+	t.mu.Lock()
+	r := Render(t.state())
+	t.mu.Unlock()
+	if err := t.sendAll(r); err != nil {
+		return fmt.Errorf("load table inet %s: %w", TableName, err)
+	}
+	return nil
+}
+
+func (t *Table) sendAll(r Ruleset) error {
+	c, err := t.conn.open()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}
+	// Made first, so that there is always one to delete.
+	c.AddTable(table)
+	c.DelTable(table)
+	c.AddTable(table)
+	for _, s := range r.Sets {
+		if err := addSet(c, table, s); err != nil {
+			return err
+		}
+	}
+	// Verdict maps lead to chains: those first, and rules last.
+	addChains(c, table, r.Chains)
+	for _, s := range r.Sets {
+		if err := fill(c, table, s, s.Elements); err != nil {
+			return err
+		}
+	}
+	return t.conn.flush()
+}
+
+func (t *Table) sendChanges(ops []op) error {
+	c, err := t.conn.open()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}
+	declared := map[string]Set{}
+	for _, s := range emptySets() {
+		declared[s.Name] = s
+	}
+	for _, o := range ops {
+		addChains(c, table, o.addChains)
+		for _, s := range o.replace {
+			set, err := s.declare(table)
+			if err != nil {
+				return err
+			}
+			c.FlushSet(set)
+			if err := fill(c, table, s, s.Elements); err != nil {
+				return err
+			}
+		}
+		for _, x := range group(o.remove) {
+			if err := change(c, table, declared[x.set], x.elements, c.SetDeleteElements); err != nil {
+				return err
+			}
+		}
+		for _, x := range group(o.add) {
+			if err := fill(c, table, declared[x.set], x.elements); err != nil {
+				return err
+			}
+		}
+		for _, chain := range o.removeChains {
+			k := &nftables.Chain{Name: chain.Name, Table: table}
+			c.FlushChain(k)
+			c.DelChain(k)
+		}
+	}
+	return t.conn.flush()
+}
+
+func addSet(c *nftables.Conn, table *nftables.Table, s Set) error {
+	set, err := s.declare(table)
+	if err != nil {
+		return err
+	}
+	return c.AddSet(set, nil)
+}
+
+// chunk is how many elements go into one message: an attribute of it cannot
+// be longer than 64 kB.
+const chunk = 400
+
+func fill(c *nftables.Conn, table *nftables.Table, s Set, es []Element) error {
+	return change(c, table, s, es, c.SetAddElements)
+}
+
+func change(_ *nftables.Conn, table *nftables.Table, s Set, es []Element, f func(*nftables.Set, []nftables.SetElement) error) error {
+	set, err := s.declare(table)
+	if err != nil {
+		return err
+	}
+	all, err := elements(es, s.Interval)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(all, chunk) {
+		if err := f(set, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addChains adds chains, then their rules, as rules may jump to any of them.
+func addChains(c *nftables.Conn, table *nftables.Table, chains []Chain) {
+	made := make([]*nftables.Chain, len(chains))
+	for i, chain := range chains {
+		k := &nftables.Chain{Name: chain.Name, Table: table}
+		if chain.Hook != "" {
+			accept := nftables.ChainPolicyAccept
+			k.Type = nftables.ChainType(chain.Type)
+			k.Hooknum = hooks[chain.Hook]
+			k.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(chain.Priority))
+			k.Policy = &accept
+		}
+		made[i] = c.AddChain(k)
+	}
+	for i, chain := range chains {
+		for _, r := range chain.Rules {
+			c.AddRule(&nftables.Rule{Table: table, Chain: made[i], Exprs: r.exprs()})
+		}
+	}
+}
+
+var hooks = map[string]*nftables.ChainHook{
+	"prerouting": nftables.ChainHookPrerouting, "input": nftables.ChainHookInput, "forward": nftables.ChainHookForward,
+	"output": nftables.ChainHookOutput, "postrouting": nftables.ChainHookPostrouting,
+}
+
+// elementsOf are elements of one set.
+type elementsOf struct {
+	set      string
+	elements []Element
+}
+
+// group sorts elements by set, keeping the order otherwise.
+func group(es []Element) []elementsOf {
+	var out []elementsOf
+	for _, e := range es {
+		i := slices.IndexFunc(out, func(x elementsOf) bool { return x.set == e.Set })
+		if i < 0 {
+			out = append(out, elementsOf{set: e.Set})
+			i = len(out) - 1
+		}
+		out[i].elements = append(out[i].elements, e)
+	}
+	return out
+}
+
+// difference is what is in a and not in b.
+func difference(a, b []Element) []Element {
+	return slices.DeleteFunc(slices.Clone(a), func(x Element) bool {
+		return slices.ContainsFunc(b, func(y Element) bool {
+			return x.Set == y.Set && slices.Equal(x.Key, y.Key) && slices.Equal(x.Data, y.Data)
+		})
+	})
+}
+
+// errNoTable means that the table is not in the kernel.
+var errNoTable = errors.New("table is gone")

@@ -1,0 +1,356 @@
+package routed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"clocker.io/clocker/netplugin/carrier"
+	"clocker.io/clocker/netplugin/topology"
+)
+
+const (
+	// verifyEvery is how often the kernel is compared with what it should
+	// have when nothing tells of a difference.
+	verifyEvery = 30 * time.Second
+	// settleTime is waited after the kernel told of a change, so that a burst
+	// costs one comparison.
+	settleTime = 500 * time.Millisecond
+)
+
+// Run keeps the host's routes in step with the topology until ctx ends, and
+// puts back what something else removed. changed signals a change of the
+// topology.
+func (s *Segment) Run(ctx context.Context, changed <-chan struct{}) error {
+	drift := s.watchKernel(ctx)
+	verify := time.NewTicker(verifyEvery)
+	defer verify.Stop()
+	force := true
+	for {
+		if err := s.sync(force); err != nil {
+			s.Log.Warn("routes not complete, trying again", "error", err)
+		}
+		force = false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-s.kick:
+			force = true
+		case <-verify.C:
+			force = true
+		case <-drift:
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(settleTime):
+			}
+			force = true
+		}
+	}
+}
+
+// again makes Run compare everything with the kernel soon.
+func (s *Segment) again() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// watchKernel signals when routes of ours or addresses went away, or when it
+// may have missed that.
+func (s *Segment) watchKernel(ctx context.Context) <-chan struct{} {
+	out := make(chan struct{}, 1)
+	signal := func() {
+		select {
+		case out <- struct{}{}:
+		default:
+		}
+	}
+	go func() {
+		for ctx.Err() == nil {
+			s.watchOnce(ctx, signal)
+			signal()
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	return out
+}
+
+func (s *Segment) watchOnce(ctx context.Context, signal func()) {
+	done := make(chan struct{})
+	defer close(done)
+	failed := make(chan error, 2)
+	onError := func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
+	}
+	routes := make(chan netlink.RouteUpdate, 64)
+	if err := netlink.RouteSubscribeWithOptions(routes, done, netlink.RouteSubscribeOptions{ErrorCallback: onError}); err != nil {
+		s.Log.Warn("routes not watched", "error", err)
+		return
+	}
+	addrs := make(chan netlink.AddrUpdate, 64)
+	if err := netlink.AddrSubscribeWithOptions(addrs, done, netlink.AddrSubscribeOptions{ErrorCallback: onError}); err != nil {
+		s.Log.Warn("addresses not watched", "error", err)
+		return
+	}
+	// Both channels must be drained when this ends, or their readers stay.
+	defer func() {
+		go func() {
+			for range routes {
+			}
+		}()
+		go func() {
+			for range addrs {
+			}
+		}()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-failed:
+			s.Log.Debug("kernel watch broken, starting again", "error", err)
+			return
+		case u, ok := <-routes:
+			if !ok {
+				return
+			}
+			if u.Type == unix.RTM_DELROUTE && u.Protocol == Protocol {
+				signal()
+			}
+		case u, ok := <-addrs:
+			if !ok {
+				return
+			}
+			if !u.NewAddr {
+				signal()
+			}
+		}
+	}
+}
+
+// sync brings the kernel's routes to the plan. Without force it does nothing
+// when the plan is what was applied last.
+func (s *Segment) sync(force bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	networks := slices.Collect(maps.Values(s.networks))
+	endpoints := slices.Collect(maps.Values(s.endpoints))
+	var routes []Route
+	var peers map[string][]carrier.Peer
+	known := false
+	s.Topology.Read(func(t *topology.Topology, k bool) {
+		known = k
+		routes = plan(s.Host, networks, endpoints, t)
+		peers = peersOf(routes, t)
+	})
+	if !known {
+		// What an earlier run left in the kernel is better than nothing.
+		return nil
+	}
+	if !force && slices.Equal(routes, s.applied) {
+		return nil
+	}
+	var errs []error
+	if force {
+		for _, n := range networks {
+			errs = append(errs, s.addGateway(n.Gateway))
+		}
+	}
+	want, err := s.resolve(routes, peers)
+	errs = append(errs, err)
+	if want != nil {
+		errs = append(errs, s.applyRoutes(routes, want))
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.applied = nil
+		return err
+	}
+	s.applied = routes
+	return nil
+}
+
+// way is a carrier to a host.
+type way struct{ carrier, host string }
+
+// peersOf lists, for each carrier, the hosts that routes lead to by it.
+func peersOf(routes []Route, t *topology.Topology) map[string][]carrier.Peer {
+	behind := map[way][]netip.Prefix{}
+	for _, r := range routes {
+		if r.Target == ToHost {
+			w := way{r.Carrier, r.Host}
+			behind[w] = append(behind[w], r.Dst)
+		}
+	}
+	peers := map[string][]carrier.Peer{}
+	for w, prefixes := range behind {
+		if a, err := netip.ParseAddr(t.Underlays[w.host].Address); err == nil {
+			peers[w.carrier] = append(peers[w.carrier], carrier.Peer{Host: w.host, Address: a, Prefixes: prefixes})
+		}
+	}
+	return peers
+}
+
+// hops asks every carrier for the way to its peers. Those that have none are
+// left out and reported.
+func (s *Segment) hops(peers map[string][]carrier.Peer) (map[way]carrier.Hop, error) {
+	hops, errs := map[way]carrier.Hop{}, []error(nil)
+	for name, c := range s.Carriers {
+		if err := c.Sync(peers[name]); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, p := range peers[name] {
+			h, err := c.Hop(p)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			hops[way{name, p.Host}] = h
+		}
+	}
+	return hops, errors.Join(errs...)
+}
+
+// resolve turns the plan into the kernel's routes. Routes that have no way at
+// present are left out and reported.
+func (s *Segment) resolve(routes []Route, peers map[string][]carrier.Peer) (map[netip.Prefix]*netlink.Route, error) {
+	hops, unreachable := s.hops(peers)
+	links, err := s.links()
+	if err != nil {
+		return nil, err
+	}
+	want := map[netip.Prefix]*netlink.Route{}
+	for _, r := range routes {
+		switch r.Target {
+		case Nowhere:
+			want[r.Dst] = &netlink.Route{
+				Dst: ipNet(r.Dst), Type: unix.RTN_UNREACHABLE, Protocol: Protocol, Priority: Metric, Table: unix.RT_TABLE_MAIN,
+			}
+		case ToLink:
+			if i, ok := links[r.Link]; ok {
+				want[r.Dst] = linkRoute(r.Dst, i, r.Source)
+			}
+		case ToHost:
+			if h, ok := hops[way{r.Carrier, r.Host}]; ok {
+				want[r.Dst] = hopRoute(r.Dst, h)
+			}
+		}
+	}
+	return want, unreachable
+}
+
+func hopRoute(dst netip.Prefix, h carrier.Hop) *netlink.Route {
+	r := &netlink.Route{
+		Dst: ipNet(dst), LinkIndex: h.Link, Type: unix.RTN_UNICAST,
+		Protocol: Protocol, Priority: Metric, Table: unix.RT_TABLE_MAIN,
+	}
+	if h.Gateway.IsValid() {
+		r.Gw = h.Gateway.AsSlice()
+	} else {
+		r.Scope = netlink.SCOPE_LINK
+	}
+	if h.OnLink {
+		r.SetFlag(netlink.FLAG_ONLINK)
+	}
+	return r
+}
+
+// applyRoutes makes the kernel's routes of our protocol those that are wanted.
+// One that is planned but has no way at present is left as it is: the reason
+// may be a passing one.
+func (s *Segment) applyRoutes(planned []Route, want map[netip.Prefix]*netlink.Route) error {
+	have, err := Routes(s.Handle)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	same, keep := map[netip.Prefix]bool{}, map[netip.Prefix]bool{}
+	for _, r := range planned {
+		keep[r.Dst] = true
+	}
+	for i := range have {
+		dst, ok := prefix(have[i].Dst)
+		if w := want[dst]; ok && w != nil && have[i].Priority == Metric {
+			same[dst] = equal(w, &have[i])
+			continue
+		}
+		if ok && keep[dst] && have[i].Priority == Metric {
+			continue
+		}
+		if err := s.Handle.RouteDel(&have[i]); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, fmt.Errorf("remove route to %s: %w", have[i].Dst, err))
+		}
+	}
+	for dst, r := range want {
+		if same[dst] {
+			continue
+		}
+		if err := s.Handle.RouteReplace(r); err != nil {
+			errs = append(errs, fmt.Errorf("set route to %s: %w", dst, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Routes lists the routes that bear our mark.
+func Routes(h *netlink.Handle) ([]netlink.Route, error) {
+	f := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
+	// A dump that changes underneath is repeated; a burst of starts is short.
+	for try := 0; ; try++ {
+		have, err := h.RouteListFiltered(netlink.FAMILY_V4, f, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 5 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		return have, nil
+	}
+}
+
+// ForeignRoutes lists the destinations of the host's other routes.
+func ForeignRoutes(h *netlink.Handle) ([]netip.Prefix, error) {
+	f := &netlink.Route{Table: unix.RT_TABLE_MAIN}
+	all, err := h.RouteListFiltered(netlink.FAMILY_V4, f, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var ps []netip.Prefix
+	for i := range all {
+		if all[i].Dst == nil || all[i].Protocol == Protocol {
+			continue
+		}
+		if p, ok := prefix(all[i].Dst); ok {
+			ps = append(ps, p)
+		}
+	}
+	return ps, nil
+}
+
+func equal(a, b *netlink.Route) bool {
+	return a.Type == b.Type && a.LinkIndex == b.LinkIndex && a.Gw.Equal(b.Gw) || a.Type == unix.RTN_UNREACHABLE && b.Type == unix.RTN_UNREACHABLE
+}
+
+func prefix(n interface {
+	String() string
+}) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(n.String())
+	return p, err == nil
+}

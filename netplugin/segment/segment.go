@@ -1,0 +1,82 @@
+// Package segment says what a kind of network segment is: how endpoints are
+// linked to a host and how packets find them there. `routed` (L3: each
+// endpoint on a link of its own, reached by host routes) is in package
+// routed; `bridged` (L2) will stand beside it.
+//
+// A segment brings packets to the right place. It never decides which packets
+// may pass: that is package policy. How packets get from host to host is the
+// matter of a carrier.
+//
+// Design page: docs/design/network.md.
+package segment
+
+import (
+	"net"
+	"net/netip"
+)
+
+// Network is a network of the fleet as it is present on this host.
+type Network struct {
+	// ID is the network's id in the fleet, not the engine's.
+	ID      string       `json:"id"`
+	Subnet  netip.Prefix `json:"subnet"`
+	Gateway netip.Addr   `json:"gateway"`
+	MTU     int          `json:"mtu"`
+	// Carrier is "direct", "vxlan", "wireguard" or "auto".
+	Carrier string `json:"carrier,omitempty"`
+}
+
+// Endpoint is one container's place on a network.
+type Endpoint struct {
+	// ID is the engine's endpoint id.
+	ID      string  `json:"id"`
+	Network Network `json:"network"`
+	// Address is the address with the mask that the container's interface
+	// gets: a single address where neighbours are routed to, the subnet
+	// where the container takes them to be on its link.
+	Address netip.Prefix     `json:"address"`
+	MAC     net.HardwareAddr `json:"mac"`
+}
+
+// Segment is one kind of segment. All methods may be called at the same time
+// and again with the same arguments. A segment may make and remove links,
+// routes, addresses and neighbour entries that bear its mark, and touches no
+// others.
+type Segment interface {
+	// Attach links an endpoint to the host. When it returns, PeerName's
+	// interface can be moved into a container, and the host reaches the
+	// address through it.
+	Attach(Endpoint) error
+	// Detach takes an endpoint away. It returns at once: the work is done
+	// aside and tried again until it is done.
+	Detach(Endpoint)
+	// AddNetwork makes a network present on this host, RemoveNetwork takes
+	// it away.
+	AddNetwork(Network) error
+	RemoveNetwork(id string)
+}
+
+// LinkPrefix begins the name of the host's end of every endpoint's link, and
+// PeerPrefix that of the end that containers get, as long as the host has it.
+const (
+	LinkPrefix = "ck"
+	PeerPrefix = "cx"
+)
+
+// LinkName is the name of the host's end of an endpoint's link.
+func LinkName(endpoint string) string { return LinkPrefix + shorten(endpoint) }
+
+// PeerName is the name that the container's end has before the engine moves
+// it and after the engine gives it back.
+func PeerName(endpoint string) string { return PeerPrefix + shorten(endpoint) }
+
+// shorten keeps as much of an engine's random id as a link's name holds (15
+// bytes): 52 bits.
+func shorten(id string) string { return id[:min(13, len(id))] }
+
+// MAC derives an endpoint's hardware address from its address, so that a
+// neighbour entry stays right when an address is used again.
+func MAC(a netip.Addr) net.HardwareAddr {
+	b := a.As4()
+	return net.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}
+}

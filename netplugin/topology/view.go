@@ -1,0 +1,199 @@
+package topology
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"clocker.io/clocker/pkg/store"
+)
+
+// View follows etcd and holds the newest [Topology].
+type View struct {
+	store *store.Store
+	log   *slog.Logger
+	file  string
+
+	mu   sync.RWMutex
+	now  *Topology // guarded by mu; its content too
+	have bool      // guarded by mu: now is from etcd or from the file
+	// raws are the records behind now, kept to be written to the file;
+	// guarded by mu.
+	raws map[string]json.RawMessage
+
+	// listeners get a signal after each change; guarded by mu.
+	listeners map[chan struct{}]bool
+	dirty     chan struct{}
+}
+
+// saveEvery is the least time between two writes of the remembered file.
+const saveEvery = 2 * time.Second
+
+// NewView returns a view that remembers what it saw in a file of the
+// directory, and starts with what that file holds.
+func NewView(s *store.Store, dir string, log *slog.Logger) (*View, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	v := &View{
+		store: s, log: log, file: filepath.Join(dir, "topology.json"),
+		now: New(), raws: map[string]json.RawMessage{},
+		listeners: map[chan struct{}]bool{}, dirty: make(chan struct{}, 1),
+	}
+	b, err := os.ReadFile(v.file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return v, nil
+	case err != nil:
+		return nil, fmt.Errorf("read remembered networks: %w", err)
+	}
+	var raws map[string]json.RawMessage
+	if err := json.Unmarshal(b, &raws); err != nil {
+		// It only saves a look at etcd: without it the host waits for etcd.
+		log.Warn("remembered networks cannot be read, waiting for etcd", "file", v.file, "error", err)
+		return v, nil
+	}
+	for key, value := range raws {
+		v.put(store.Raw{Key: key, Value: value})
+	}
+	v.have = true
+	return v, nil
+}
+
+// Run follows etcd until ctx ends. Each of the others gets every change too,
+// after the view has taken it in.
+func (v *View) Run(ctx context.Context, others ...func(store.Change)) error {
+	go v.save(ctx)
+	return v.store.Follow(ctx, v.store.Keys.Net(), v.log, func(c store.Change) {
+		v.apply(c)
+		for _, f := range others {
+			f(c)
+		}
+	})
+}
+
+// Changes returns a channel that gets a value when the topology has changed
+// since the last one was taken, until ctx ends.
+func (v *View) Changes(ctx context.Context) <-chan struct{} {
+	c := make(chan struct{}, 1)
+	v.mu.Lock()
+	v.listeners[c] = true
+	v.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		v.mu.Lock()
+		delete(v.listeners, c)
+		v.mu.Unlock()
+	})
+	return c
+}
+
+// Read calls f with the newest topology, which f must neither change nor keep.
+// known is false as long as neither etcd nor the file has told anything.
+func (v *View) Read(f func(t *Topology, known bool)) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	f(v.now, v.have)
+}
+
+// Network returns a network by id, asking etcd when the view does not hold it
+// (yet).
+func (v *View) Network(ctx context.Context, id string) (store.Network, error) {
+	v.mu.RLock()
+	n, ok := v.now.Networks[id]
+	v.mu.RUnlock()
+	if ok {
+		return n, nil
+	}
+	it, err := store.Get[store.Network](ctx, v.store, v.store.Keys.Network(id))
+	if err != nil {
+		return store.Network{}, err
+	}
+	return it.Value, nil
+}
+
+func (v *View) apply(c store.Change) {
+	v.mu.Lock()
+	relevant := c.Reset
+	if c.Reset {
+		v.now, v.raws = New(), map[string]json.RawMessage{}
+		v.have = true
+	}
+	for _, r := range c.Puts {
+		relevant = v.put(r) || relevant
+	}
+	for _, key := range c.Deletes {
+		if v.now.Delete(v.store.Keys, key) != Other {
+			delete(v.raws, key)
+			relevant = true
+		}
+	}
+	if relevant {
+		for l := range v.listeners {
+			signal(l)
+		}
+		signal(v.dirty)
+	}
+	v.mu.Unlock()
+}
+
+// put takes a record in and reports whether it matters. Callers hold mu or
+// are alone.
+func (v *View) put(r store.Raw) bool {
+	kind, err := v.now.Put(v.store.Keys, r)
+	if err != nil {
+		v.log.Error("record cannot be read, ignored", "key", r.Key, "error", err)
+		return false
+	}
+	if kind != Other {
+		v.raws[r.Key] = r.Value
+	}
+	return kind != Other
+}
+
+// save writes the remembered file after changes. It is not synced: after a
+// power loss an older file, or none, only means waiting for etcd.
+func (v *View) save(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.dirty:
+		}
+		v.mu.RLock()
+		b, err := json.Marshal(v.raws)
+		v.mu.RUnlock()
+		if err == nil {
+			err = replaceFile(v.file, b)
+		}
+		if err != nil {
+			v.log.Warn("networks not remembered", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(saveEvery):
+		}
+	}
+}
+
+func replaceFile(path string, b []byte) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,264 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"clocker.io/clocker/pkg/dns"
+	"clocker.io/clocker/pkg/engine"
+	"clocker.io/clocker/pkg/hostconfig"
+	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/tunnel"
+)
+
+// Options say what an agent runs with.
+type Options struct {
+	// ConfigDir holds host.json; empty means hostconfig.Dir.
+	ConfigDir string
+	// StateDir is where the agent keeps what must survive it; empty means
+	// hostconfig.StateDir.
+	StateDir string
+	// DockerHost is the engine's address; empty means its usual socket.
+	DockerHost string
+	Log        *slog.Logger
+}
+
+// Run is the agent: it waits until the host belongs to a fleet, and then works
+// until ctx ends. Nothing that goes away makes it give up: not the engine, not
+// etcd, not the controllers.
+func Run(ctx context.Context, o Options) error {
+	if o.ConfigDir == "" {
+		o.ConfigDir = hostconfig.Dir
+	}
+	if o.StateDir == "" {
+		o.StateDir = hostconfig.StateDir
+	}
+	o.Log.Info("agent starts", "config", o.ConfigDir)
+	cfg, err := hostconfig.Wait(ctx, o.ConfigDir, time.Second)
+	if err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	eng, err := engine.New(o.DockerHost)
+	if err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	defer func() { _ = eng.Close() }()
+	var mutual *tls.Config
+	if len(cfg.Controllers) > 0 {
+		if mutual, err = cfg.TLS(); err != nil {
+			return fmt.Errorf("start agent: %w", err)
+		}
+	}
+	client, err := cfg.EtcdClient()
+	if err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	defer func() { _ = client.Close() }()
+	a := &agent{
+		id: identity{Fleet: cfg.Fleet, Host: cfg.HostID}, store: store.New(client, cfg.Fleet), engine: eng,
+		stateDir: o.StateDir, host: hostCheck{root: hostRoot()}, log: o.Log.With("host", cfg.Name), now: time.Now,
+		boot: strconv.FormatUint(rand.Uint64(), 36), controllers: cfg.Controllers, tls: mutual,
+		names: &names{address: hostconfig.DNSAddress, port: 53, resolv: "/etc/resolv.conf", intn: rand.IntN},
+	}
+	a.run(ctx)
+	return nil
+}
+
+// agent wires the parts together.
+type agent struct {
+	id          identity
+	store       *store.Store
+	engine      Engine
+	stateDir    string
+	host        hostCheck
+	log         *slog.Logger
+	now         func() time.Time
+	boot        string
+	controllers []string
+	tls         *tls.Config
+	// names is nil for an agent that answers none.
+	names *names
+}
+
+// names is how the host answers DNS.
+type names struct {
+	address string
+	port    int
+	resolv  string
+	intn    func(int) int
+}
+
+// parts is what the loop reports to.
+type parts struct {
+	*reports
+	events *journal
+}
+
+func (p parts) event(e store.Event) { p.events.add(e) }
+
+// run works until ctx ends and everything has stopped.
+func (a *agent) run(ctx context.Context) {
+	cache, err := loadCache(a.stateDir, a.id)
+	if err != nil {
+		a.log.Warn("going on without the state of the last run", "error", err)
+	}
+	log := func(part string) *slog.Logger { return a.log.With("component", part) }
+	events := newJournal(a.id, a.store, log("events"), a.now)
+	out := newReports(a.id, a.store, log("reports"), a.now)
+	nets := newNetworks(ctx, a.id, a.engine, etcdNetworks{a.id, a.store}, events.add, log("networks"), a.now)
+	l := newLoop(ctx, a.id, a.engine, nets, parts{out, events}, log("tasks"), a.now)
+	l.host = a.host
+	nets.kick = func() { l.do(func() {}) }
+	if cache != nil {
+		nets.recall(cache.Networks)
+	}
+	here := newPresence()
+	keeper := &lease{
+		identity: a.id, store: a.store, log: log("lease"), now: a.now, boot: a.boot,
+		granted: out.setLease, kick: make(chan clientv3.LeaseID, 1), known: here.wait,
+	}
+	out.lost = keeper.drop
+	fol := &follower{identity: a.id, engine: a.engine, log: log("engine"), now: a.now, loop: l, nets: nets}
+	fol.facts = &facts{
+		identity: a.id, store: a.store, log: log("facts"), now: a.now, info: fol.known, again: make(chan struct{}, 1),
+		tick: func() { nets.kick(); a.ensureAddress() },
+	}
+	index := dns.NewIndex(log("dns"))
+	l.local = index.SetLocal
+	keep := newKeeper(l, nets, a.id, a.stateDir, log("state"))
+	l.changed = keep.signal
+
+	var wg sync.WaitGroup
+	start := func(f func(context.Context)) {
+		wg.Add(1)
+		go func() { defer wg.Done(); f(ctx) }()
+	}
+	start(func(context.Context) { l.run() })
+	start(out.run)
+	start(events.run)
+	start(keeper.run)
+	start(fol.facts.run)
+	start(fol.run)
+	start(keep.run)
+	start(index.Run)
+	start(func(ctx context.Context) { l.followAssignments(ctx, a.store, cache) })
+	start(func(ctx context.Context) {
+		_ = a.store.Follow(ctx, a.store.Keys.Networks(), log("networks"), func(c store.Change) {
+			index.ApplyNetworks(c)
+			l.do(func() { nets.setRecords(c); keep.signal() })
+		})
+	})
+	start(func(ctx context.Context) { a.followHost(ctx, l, here, keeper, fol.facts) })
+	start(func(ctx context.Context) {
+		_ = a.store.Follow(ctx, a.store.Keys.Names(), log("dns"), index.ApplyNames)
+	})
+	if a.names != nil {
+		start(func(ctx context.Context) { a.answer(ctx, index, log("dns")) })
+	}
+	if len(a.controllers) > 0 {
+		h := &handler{engine: a.engine, container: l.container, log: log("tunnel")}
+		t := &tunnel.Agent{Controllers: a.controllers, TLS: a.tls, Handler: h.routes(), Log: log("tunnel")}
+		start(t.Run)
+	}
+	wg.Wait()
+	nets.wait()
+}
+
+// followHost learns whether etcd knows this host, and whether the key that
+// shows the agent alive is still there.
+func (a *agent) followHost(ctx context.Context, l *loop, here *presence, keeper *lease, f *facts) {
+	dir := a.store.Keys.Hosts() + a.id.Host + "/"
+	known := false
+	tell := func(now bool) {
+		if now == known {
+			return
+		}
+		known = now
+		here.set(now)
+		l.do(func() { l.hostKnown = now })
+		if now {
+			f.refresh()
+		} else {
+			a.log.Warn("the fleet does not know this host: nothing is changed on it until it does")
+		}
+	}
+	_ = a.store.Follow(ctx, dir, a.log, func(c store.Change) {
+		spec := known && !c.Reset
+		for _, p := range c.Puts {
+			switch path.Base(p.Key) {
+			case "spec":
+				spec = true
+			case "lease":
+				var h store.HostLease
+				if json.Unmarshal(p.Value, &h) == nil && h.Boot != a.boot && !c.Reset {
+					a.log.Error("another agent works for this host: end one of the two", "boot", h.Boot)
+				}
+			}
+		}
+		for _, k := range c.Deletes {
+			switch path.Base(k) {
+			case "spec":
+				spec = false
+			case "lease":
+				keeper.drop(0)
+			case "facts":
+				f.refresh()
+			}
+		}
+		tell(spec)
+	})
+}
+
+func (a *agent) ensureAddress() {
+	if a.names == nil {
+		return
+	}
+	if err := dns.EnsureAddress(a.names.address); err != nil {
+		a.log.Warn("names cannot be answered", "error", err)
+	}
+}
+
+// answer serves the fleet's names on this host.
+func (a *agent) answer(ctx context.Context, index *dns.Index, log *slog.Logger) {
+	a.ensureAddress()
+	fwd := &dns.Forwarder{File: a.names.resolv, Skip: []string{a.names.address}, Timeout: 2 * time.Second, Log: log, Now: a.now}
+	s := &dns.Server{
+		Address: a.names.address, Port: a.names.port, Log: log,
+		Handler: &dns.Handler{Index: index, Forward: fwd.Serve, Intn: a.names.intn},
+	}
+	s.Run(ctx)
+}
+
+func isGone(err error) bool { return errors.Is(err, engine.ErrNotFound) }
+
+// addresses turns a report into what the index needs to know who asks.
+func addresses(os []store.Observed) map[netip.Addr][]string {
+	m := map[netip.Addr][]string{}
+	for _, o := range os {
+		var ids []string
+		var addrs []netip.Addr
+		for id, text := range o.Addresses {
+			if addr, err := netip.ParseAddr(text); err == nil {
+				ids, addrs = append(ids, id), append(addrs, addr)
+			}
+		}
+		slices.Sort(ids) // the order in which networks are looked at for a name
+		for _, a := range addrs {
+			m[a] = ids
+		}
+	}
+	return m
+}

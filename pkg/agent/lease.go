@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"clocker.io/clocker/pkg/store"
+)
+
+// leaseTTL is how long, in seconds, a host counts as alive after its agent was
+// last heard of.
+const leaseTTL = 5
+
+// lease keeps the key that shows that the agent lives, on a lease that also
+// carries the host's names. A lease that is lost is replaced.
+type lease struct {
+	identity
+	store *store.Store
+	log   *slog.Logger
+	now   func() time.Time
+	boot  string
+	// granted is told of each new lease, and of its end with 0.
+	granted func(clientv3.LeaseID)
+	// kick ends the present lease's use: it is gone, or its key is.
+	kick chan clientv3.LeaseID
+	// known waits until etcd knows the host.
+	known func(ctx context.Context) bool
+}
+
+// run keeps a lease until ctx ends. The last one is left to expire by itself:
+// an agent that is only being replaced is back before it does, and its names
+// never go.
+func (l *lease) run(ctx context.Context) {
+	since := l.now()
+	for wait := 100 * time.Millisecond; ; {
+		if !l.known(ctx) {
+			return
+		}
+		held, err := l.hold(ctx, since)
+		l.granted(0)
+		if ctx.Err() != nil {
+			return
+		}
+		if held {
+			wait = 100 * time.Millisecond
+			l.log.Warn("lease lost, taking another one")
+		}
+		if err != nil {
+			l.log.Debug("no lease", "error", err)
+			if !pause(ctx, wait) {
+				return
+			}
+			wait = min(2*wait, time.Second)
+		}
+	}
+}
+
+// hold takes a lease and keeps it alive as long as it can.
+func (l *lease) hold(ctx context.Context, since time.Time) (held bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	short, done := context.WithTimeout(ctx, 3*time.Second)
+	defer done()
+	g, err := l.store.Client().Grant(short, leaseTTL)
+	if err != nil {
+		return false, fmt.Errorf("take lease: %w", err)
+	}
+	// A host that was removed meanwhile must not leave a key behind.
+	_, err = l.store.Txn().Exists(l.store.Keys.HostSpec(l.Host)).
+		Put(l.store.Keys.HostLease(l.Host), store.HostLease{Boot: l.boot, Since: since}, clientv3.WithLease(g.ID)).
+		Commit(short)
+	if err != nil {
+		return false, fmt.Errorf("take lease: %w", err)
+	}
+	alive, err := l.store.Client().KeepAlive(ctx, g.ID)
+	if err != nil {
+		return false, fmt.Errorf("keep lease: %w", err)
+	}
+	l.granted(g.ID)
+	for {
+		select {
+		case _, ok := <-alive:
+			if !ok {
+				return true, nil
+			}
+		case id := <-l.kick:
+			if id == g.ID || id == 0 {
+				return true, nil
+			}
+		}
+	}
+}
+
+// drop says that a lease, or with 0 the key on the present one, is gone.
+func (l *lease) drop(id clientv3.LeaseID) {
+	select {
+	case l.kick <- id:
+	default: // the lease is being replaced already
+	}
+}

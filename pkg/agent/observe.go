@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"clocker.io/clocker/pkg/engine"
+	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/store"
+)
+
+// situation is what a report about one task is made from.
+type situation struct {
+	Assigned  assigned
+	Container *engine.Container
+	Memory    memory
+	// Doing is the verb of the action under way, or empty.
+	Doing verb
+	// NetworkIDs maps the engine's network names to the fleet's ids.
+	NetworkIDs map[string]string
+	// Waiting says why nothing is done though something is wanted.
+	Waiting string
+}
+
+// observe says what to report about a task. Its At is zero.
+func observe(s situation) store.Observed {
+	a, c := s.Assigned, s.Container
+	o := store.Observed{
+		Task: a.Task, App: a.App, Service: a.Service, Slot: a.Slot, Host: a.Host,
+		Restarts: s.Memory.Restarts,
+	}
+	if c != nil {
+		o.Container, o.Health, o.StartedAt = c.ID, c.Health, c.StartedAt
+		if len(c.Addresses) > 0 && c.Up() {
+			o.Addresses = map[string]string{}
+			for name, addr := range c.Addresses {
+				if id := s.NetworkIDs[name]; id != "" {
+					o.Addresses[id] = addr
+				}
+			}
+		}
+		if c.State == engine.Running {
+			o.Ports = published(a.Container.Ports)
+		}
+	}
+	o.State, o.ExitCode, o.Error = state(s)
+	if f := s.Memory.Failure; f.Revision == a.Revision && f.Revision != 0 && s.Doing == "" {
+		o.State, o.Error, o.Fatal = store.StateFailed, f.Text, f.Fatal
+	}
+	return o
+}
+
+func state(s situation) (state string, exit int, err string) {
+	a, c := s.Assigned, s.Container
+	switch {
+	case s.Doing == doPrepare:
+		return store.StatePreparing, 0, ""
+	case s.Doing == doCreate && c == nil:
+		return store.StateCreating, 0, ""
+	case s.Doing == doStart, s.Doing == doRestart, s.Doing == doCreate && c.State != engine.Running:
+		return store.StateStarting, 0, ""
+	case c == nil && a.Phase == store.PhaseStop:
+		return store.StateStopped, 0, ""
+	case c == nil && a.Phase == store.PhasePrepare && s.Memory.Prepared == a.Revision:
+		return store.StatePrepared, 0, ""
+	case c == nil && a.Phase == store.PhasePrepare:
+		return store.StatePreparing, 0, s.Waiting
+	case c == nil:
+		return store.StateCreating, 0, s.Waiting
+	}
+	switch c.State {
+	case engine.Running, engine.Paused:
+		return store.StateRunning, 0, ""
+	case engine.Restarting:
+		return store.StateStarting, c.ExitCode, fmt.Sprintf("%s; the engine starts it again", exited(c))
+	case engine.Created:
+		return store.StateStarting, 0, c.Error
+	}
+	switch {
+	case a.Phase == store.PhaseStop, s.Memory.Stopped:
+		return store.StateStopped, c.ExitCode, ""
+	case c.ExitCode == 0:
+		return store.StateComplete, 0, ""
+	}
+	return store.StateFailed, c.ExitCode, exited(c)
+}
+
+func exited(c *engine.Container) string {
+	s := fmt.Sprintf("exited with code %d", c.ExitCode)
+	if c.OOMKilled {
+		s += ", out of memory"
+	}
+	if c.Error != "" {
+		s += ": " + c.Error
+	}
+	return s
+}
+
+// published are the ports that the host answers on.
+func published(ps []model.Port) []model.Port {
+	var out []model.Port
+	for _, p := range ps {
+		if p.HostPort != 0 {
+			p.Position = model.Position{}
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// reachable gives the record under which others find a task, or nil while
+// they must not: only a container that runs, is not about to stop, and is
+// healthy if it has a health check has names.
+func reachable(s situation, o store.Observed) *store.NameRecord {
+	c := s.Container
+	switch {
+	case c == nil, c.State != engine.Running, s.Assigned.Phase != store.PhaseRun:
+		return nil
+	case c.Health != "" && c.Health != "healthy":
+		return nil
+	case s.Doing == doStop, s.Doing == doRemove, s.Doing == doRestart:
+		return nil
+	}
+	r := &store.NameRecord{
+		App: s.Assigned.App, Service: s.Assigned.Service, Replica: c.Name,
+		Networks: map[string]store.NamedAddress{},
+	}
+	for _, j := range s.Assigned.Container.Networks {
+		if addr := o.Addresses[j.ID]; addr != "" {
+			r.Networks[j.ID] = store.NamedAddress{Address: addr, Aliases: j.Aliases}
+		}
+	}
+	if len(r.Networks) == 0 {
+		return nil
+	}
+	for _, p := range s.Assigned.Container.Ports {
+		p.Position = model.Position{}
+		r.Ports = append(r.Ports, p)
+	}
+	return r
+}
+
+// backoff is how long to wait after a number of attempts.
+func backoff(attempts int) time.Duration {
+	d := 500 * time.Millisecond
+	for i := 1; i < attempts && d < 30*time.Second; i++ {
+		d *= 2
+	}
+	return min(d, 30*time.Second)
+}

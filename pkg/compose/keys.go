@@ -1,0 +1,163 @@
+package compose
+
+import (
+	"slices"
+	"strings"
+)
+
+// done are the keys of the compose specification that are carried out, as
+// paths with "*" for a name the user chooses and "[]" for an item of a list.
+var done = set(
+	"version", "name", "include", "services", "services.*", "networks", "networks.*",
+
+	"services.*.image", "services.*.command", "services.*.entrypoint",
+	"services.*.environment", "services.*.env_file",
+	"services.*.labels", "services.*.profiles", "services.*.extends",
+	"services.*.restart", "services.*.scale", "services.*.stop_grace_period",
+	"services.*.deploy", "services.*.deploy.replicas",
+
+	"services.*.depends_on", "services.*.depends_on.*",
+	"services.*.depends_on.*.condition", "services.*.depends_on.*.required",
+
+	"services.*.healthcheck", "services.*.healthcheck.disable", "services.*.healthcheck.interval",
+	"services.*.healthcheck.retries", "services.*.healthcheck.start_interval",
+	"services.*.healthcheck.start_period", "services.*.healthcheck.test", "services.*.healthcheck.timeout",
+
+	"services.*.networks", "services.*.networks.*", "services.*.networks.*.aliases",
+
+	"services.*.ports", "services.*.ports.[].host_ip", "services.*.ports.[].mode",
+	"services.*.ports.[].protocol", "services.*.ports.[].published", "services.*.ports.[].target",
+
+	"services.*.volumes", "services.*.volumes.[].bind", "services.*.volumes.[].bind.create_host_path",
+	"services.*.volumes.[].read_only", "services.*.volumes.[].source",
+	"services.*.volumes.[].target", "services.*.volumes.[].type",
+
+	"networks.*.attachable", "networks.*.driver", "networks.*.driver_opts", "networks.*.external",
+	"networks.*.internal", "networks.*.labels", "networks.*.name",
+	"networks.*.ipam", "networks.*.ipam.config", "networks.*.ipam.config.[].gateway", "networks.*.ipam.config.[].subnet",
+)
+
+// opaque are the done keys whose content is the user's own: any key may stand
+// below them.
+var opaque = set(
+	"include", "services.*.command", "services.*.entrypoint", "services.*.environment", "services.*.env_file",
+	"services.*.labels", "services.*.profiles", "services.*.extends", "services.*.healthcheck.test",
+	"services.*.networks.*.aliases", "networks.*.labels", "networks.*.driver_opts", "networks.*.external",
+)
+
+func set(keys ...string) map[string]bool {
+	m := map[string]bool{}
+	for _, k := range keys {
+		m[k] = true
+	}
+	return m
+}
+
+// refused says what to do in the place of each key of the specification that
+// is not carried out yet. What stands below such a key is refused with it.
+var refused = func() map[string]string {
+	m := map[string]string{
+		"volumes": "bind a path of the host, as in /var/lib/data:/data: volumes of the fleet come later",
+		"secrets": "use environment: or mount a file of the host: secrets come later",
+		"configs": "put the file into the image, or mount a file of the host: configs come later",
+		"models":  "leave it out",
+		"jobs":    "make it a service with restart: no: jobs come later",
+
+		"services.*.container_name":        "leave it out: replicas are called APPLICATION-SERVICE-NUMBER, and the service's name resolves in DNS",
+		"services.*.hostname":              "leave it out: the service's name resolves in DNS; for more names use aliases under networks",
+		"services.*.domainname":            "leave it out: the service's name resolves in DNS",
+		"services.*.build":                 "build the image, push it, and name it with image:",
+		"services.*.links":                 "leave it out: the service's name resolves in DNS; for another name use aliases under networks, for the order depends_on",
+		"services.*.external_links":        "join the other application's network with external: true",
+		"services.*.network_mode":          "leave it out, or name networks: a container joins networks of the fleet",
+		"services.*.expose":                "leave it out: every port is open to the containers of the same network",
+		"services.*.secrets":               "use environment: or mount a file of the host: secrets come later",
+		"services.*.configs":               "put the file into the image, or mount a file of the host: configs come later",
+		"services.*.tmpfs":                 "leave it out: tmpfs comes later",
+		"services.*.volumes_from":          "bind the same path of the host in both services",
+		"services.*.label_file":            "write the labels under labels:",
+		"services.*.logging":               "leave it out: docker clocker logs shows what containers write",
+		"services.*.privileged":            "leave it out: containers run without privileges",
+		"services.*.use_api_socket":        "leave it out",
+		"services.*.pull_policy":           "leave it out: an image is pulled where it is missing",
+		"services.*.develop":               "leave it out: it is for docker compose watch",
+		"services.*.attach":                "leave it out: it is for docker compose up",
+		"services.*.dns":                   "leave it out: containers ask the fleet's DNS",
+		"services.*.extra_hosts":           "leave it out: the names of services resolve in DNS",
+		"services.*.stdin_open":            "leave it out: use docker clocker exec",
+		"services.*.tty":                   "leave it out: use docker clocker exec",
+		"services.*.pre_start":             "put it into the image's entrypoint",
+		"services.*.post_start":            "put it into the image's entrypoint",
+		"services.*.pre_stop":              "let the program end on its stop signal",
+		"services.*.user":                  "set USER in the image",
+		"services.*.working_dir":           "set WORKDIR in the image",
+		"services.*.stop_signal":           "set STOPSIGNAL in the image",
+		"services.*.deploy.mode":           "leave it out: a service has the number of replicas it asks for",
+		"services.*.deploy.labels":         "write them under the service's labels:",
+		"services.*.deploy.placement":      "leave it out: replicas are spread over the hosts; constraints come later",
+		"services.*.deploy.resources":      "leave it out: limits and reservations come later",
+		"services.*.deploy.restart_policy": "use the service's restart:, such as restart: on-failure:3",
+
+		"services.*.depends_on.*.restart": "leave it out: restart both with docker clocker restart",
+
+		"services.*.networks.*.ipv4_address":           "leave it out: the fleet gives addresses, and names resolve in DNS",
+		"services.*.networks.*.priority":               "leave it out: networks are joined in the order of the file",
+		"services.*.networks.*.use_service_name_alias": "leave it out: the service's name always resolves",
+		"services.*.ports.[].name":                     "leave it out",
+		"services.*.ports.[].app_protocol":             "leave it out",
+		"services.*.volumes.[].tmpfs":                  "bind a path of the host: type: bind",
+		"services.*.volumes.[].volume":                 "bind a path of the host: type: bind",
+		"services.*.volumes.[].image":                  "bind a path of the host: type: bind",
+
+		"networks.*.enable_ipv4":                  "leave it out: networks are IPv4",
+		"networks.*.enable_ipv6":                  "leave it out: networks are IPv4, IPv6 comes later",
+		"networks.*.ipam.driver":                  "leave it out: the fleet gives addresses",
+		"networks.*.ipam.options":                 "leave it out: the fleet gives addresses",
+		"networks.*.ipam.config.[].ip_range":      "leave it out: every address of the subnet is given",
+		"networks.*.ipam.config.[].aux_addresses": "leave it out: the fleet gives addresses",
+	}
+	const other = "leave it out: it comes later"
+	for prefix, keys := range map[string]string{
+		"services.*.": "annotations blkio_config cap_add cap_drop cgroup cgroup_parent cpu_count cpu_percent cpu_period " +
+			"cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset credential_spec device_cgroup_rules devices " +
+			"dns_opt dns_search gpus group_add init ipc isolation mac_address mem_limit mem_reservation mem_swappiness " +
+			"memswap_limit models oom_kill_disable oom_score_adj pid pids_limit platform provider pull_refresh_after " +
+			"read_only runtime security_opt shm_size storage_opt sysctls ulimits umask userns_mode uts",
+		"services.*.deploy.":          "endpoint_mode rollback_config update_config",
+		"services.*.networks.*.":      "driver_opts gw_priority interface_name ipv6_address link_local_ips mac_address",
+		"services.*.volumes.[].":      "consistency",
+		"services.*.volumes.[].bind.": "propagation recursive selinux",
+	} {
+		for _, k := range strings.Fields(keys) {
+			m[prefix+k] = other
+		}
+	}
+	return m
+}()
+
+// siblings are the keys that may stand in the map at a path.
+func siblings(parent string) []string {
+	var out []string
+	prefix := parent + "."
+	if parent == "" {
+		prefix = ""
+	}
+	for _, m := range []map[string]bool{done, refusedSet} {
+		for k := range m {
+			rest, ok := strings.CutPrefix(k, prefix)
+			if ok && rest != "" && rest != "*" && !strings.Contains(rest, ".") {
+				out = append(out, rest)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+var refusedSet = func() map[string]bool {
+	m := map[string]bool{}
+	for k := range refused {
+		m[k] = true
+	}
+	return m
+}()

@@ -1,0 +1,182 @@
+package compose
+
+import (
+	"net/netip"
+	"path"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/format"
+	"github.com/compose-spec/compose-go/v2/types"
+	"go.yaml.in/yaml/v4"
+
+	"clocker.io/clocker/pkg/source/document"
+)
+
+// text is a scalar with its variables replaced; false when it is none, or
+// when the loader will say what is wrong with it.
+func (w *walker) text(n *yaml.Node) (string, bool) {
+	n = document.Resolve(n)
+	if n == nil || n.Kind != yaml.ScalarNode || document.Null(n) {
+		return "", false
+	}
+	s, err := w.substitute(n.Value)
+	return s, err == nil
+}
+
+// valueOK looks at values that the loader accepts but the fleet cannot carry
+// out. False takes the key out of what the loader sees.
+func (w *walker) valueOK(v *yaml.Node, pattern, at string) bool {
+	text, isText := w.text(v)
+	switch pattern {
+	case "include":
+		return w.include(v, at)
+	case "services.*.extends":
+		return w.extends(v, at)
+	case "services.*.env_file":
+		if w.source.file.Remote && !document.Null(v) {
+			w.problem(v, at, "write the variables under environment:", "a file from another machine cannot name files of this one")
+			return false
+		}
+	case "networks.*.driver":
+		if isText && text != "" && text != "clocker" && text != "default" {
+			w.problem(v, at, "leave it out, or write driver: clocker", "network driver %q is not supported yet", text)
+			return false
+		}
+	case "networks.*.driver_opts":
+		return w.driverOpts(v, at)
+	case "networks.*.ipam.config":
+		if n := document.Resolve(v); n != nil && n.Kind == yaml.SequenceNode && len(n.Content) > 1 {
+			w.problem(n.Content[1], at, "keep one subnet", "a network has one subnet, found %d", len(n.Content))
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walker) driverOpts(v *yaml.Node, at string) bool {
+	n := document.Resolve(v)
+	if n == nil || n.Kind != yaml.MappingNode {
+		return true
+	}
+	ok := true
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if k := n.Content[i]; !strings.HasPrefix(k.Value, "clocker.") && k.Value != "<<" {
+			w.problem(k, document.Join(at, k.Value), "options of the fleet's driver start with clocker.", "unknown driver option %q", k.Value)
+			ok = false
+		}
+	}
+	return ok
+}
+
+// itemOK looks at one item of a list. False takes it out of what the loader
+// sees.
+func (w *walker) itemOK(n *yaml.Node, pattern, at string) bool {
+	switch pattern {
+	case "services.*.ports":
+		return w.portOK(n, at)
+	case "services.*.volumes":
+		return w.volumeOK(n, at)
+	}
+	return true
+}
+
+func (w *walker) portOK(n *yaml.Node, at string) bool {
+	if n.Kind == yaml.MappingNode {
+		ip, ok := w.text(document.Get(n, "host_ip"))
+		if _, err := netip.ParseAddr(ip); ok && err != nil {
+			w.problem(document.Get(n, "host_ip"), at+".host_ip", "such as 127.0.0.1", "%q is no address", ip)
+			return false
+		}
+		return true // the rest is checked once it is loaded
+	}
+	s, ok := w.text(n)
+	if !ok {
+		return true
+	}
+	if strings.Trim(s, " ") != s || s == "" {
+		w.problem(n, at, "HOST:CONTAINER, such as 8080:80", "%q is no port", s)
+		return false
+	}
+	if _, err := types.ParsePortConfig(s); err != nil {
+		w.problem(n, at, "HOST:CONTAINER, such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp", "%q is no port: %s", s, lowerFirst(err.Error()))
+		return false
+	}
+	return true
+}
+
+func (w *walker) volumeOK(n *yaml.Node, at string) bool {
+	if n.Kind == yaml.MappingNode {
+		if target, ok := w.text(document.Get(n, "target")); ok && !w.targetOK(document.Get(n, "target"), target, at+".target") {
+			return false
+		}
+		t, ok := w.text(document.Get(n, "type"))
+		if ok && t != "" && t != "bind" {
+			w.problem(document.Get(n, "type"), at+".type", "bind a path of the host: type: bind", "mounts of type %q are not supported yet", t)
+			return false
+		}
+		if source, ok := w.text(document.Get(n, "source")); ok && source != "" {
+			return w.sourceOK(document.Get(n, "source"), source, at+".source")
+		}
+		return true
+	}
+	s, ok := w.text(n)
+	if !ok {
+		return true
+	}
+	v, err := format.ParseVolume(s)
+	switch {
+	case err != nil:
+		w.problem(n, at, "HOST_PATH:CONTAINER_PATH, such as /var/lib/data:/data:ro", "%q is no volume: %s", s, err)
+	case v.Type != types.VolumeTypeBind && v.Source == "":
+		w.problem(n, at, "bind a path of the host, as in /var/lib/data:"+v.Target, "anonymous volume %q: volumes are not supported yet", s)
+	case v.Type != types.VolumeTypeBind:
+		w.problem(n, at, "bind a path of the host, as in /var/lib/"+v.Source+":"+v.Target, "volume %q is not supported yet", v.Source)
+	default:
+		return w.targetOK(n, v.Target, at) && w.optionsOK(n, s, at) && w.sourceOK(n, v.Source, at)
+	}
+	return false
+}
+
+// targetOK refuses a second mount on one path of a list, of which the loader
+// would keep the last.
+func (w *walker) targetOK(n *yaml.Node, target, at string) bool {
+	target = path.Clean(target)
+	if w.targets[target] {
+		w.problem(n, at, "remove one of them", "two mounts have the target %q", target)
+		return false
+	}
+	w.targets[target] = true
+	return true
+}
+
+// optionsOK looks at the part after the second colon, of which the loader
+// drops what it does not know.
+func (w *walker) optionsOK(n *yaml.Node, volume, at string) bool {
+	parts := strings.Split(volume, ":")
+	if len(parts) < 3 {
+		return true
+	}
+	for _, o := range strings.Split(parts[len(parts)-1], ",") {
+		if o != "ro" && o != "rw" {
+			w.problem(n, at, "ro or rw", "option %q of volume %q is not supported yet", o, volume)
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walker) sourceOK(n *yaml.Node, source, at string) bool {
+	if path.IsAbs(source) {
+		return true
+	}
+	w.problem(n, at, "write an absolute path, which must exist on the host that runs the container",
+		"bind source %q is relative to this machine, and the container runs on another", source)
+	return false
+}
+
+func lowerFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
+}

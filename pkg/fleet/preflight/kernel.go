@@ -1,0 +1,115 @@
+package preflight
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// RouteProtocol marks the routes that Clocker makes.
+const RouteProtocol = 142
+
+// farAway stands for any address beyond the default route; it is never sent
+// to (RFC 5737).
+var farAway = net.IPv4(198, 51, 100, 1)
+
+func system() (kernel, cgroup string, err error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", "", fmt.Errorf("ask for kernel: %w", err)
+	}
+	var s unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &s); err == nil {
+		cgroup = "v1"
+		if s.Type == unix.CGROUP2_SUPER_MAGIC {
+			cgroup = "v2"
+		}
+	}
+	return unix.ByteSliceToString(u.Release[:]), cgroup, nil
+}
+
+// network fills in addresses and routes from the kernel.
+func network(f *Facts) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	byIndex := map[int]*netlink.LinkAttrs{}
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l.Attrs()
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		l := byIndex[a.LinkIndex]
+		p, ok := prefix(a.IPNet)
+		if l == nil || !ok || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		f.Addresses = append(f.Addresses, Address{Link: l.Name, Address: p, MTU: l.MTU})
+	}
+	if rs, err := netlink.RouteGet(farAway); err == nil && len(rs) > 0 && rs[0].Src != nil {
+		f.DefaultSource = rs[0].Src.String()
+		if l := byIndex[rs[0].LinkIndex]; l != nil {
+			f.DefaultLink, f.MTU = l.Name, l.MTU
+		}
+	}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		p, ok := prefix(r.Dst)
+		if !ok || p.Bits() == 0 || r.Protocol == RouteProtocol {
+			continue
+		}
+		f.Routes = append(f.Routes, p.Masked().String())
+	}
+	f.Routes = sorted(f.Routes)
+	return nil
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), ones), true
+}
+
+// iptables finds out by which of the kernel's two faces Docker made its
+// rules: iptables-nft makes a table "filter" with Docker's chains, the legacy
+// program names its tables in /proc.
+func iptables(proc string) (string, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return "", fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return "", fmt.Errorf("list nftables chains: %w", err)
+	}
+	for _, ch := range chains {
+		if ch.Table != nil && ch.Table.Name == "filter" && strings.HasPrefix(ch.Name, "DOCKER") {
+			return "nft", nil
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(proc, "net/ip_tables_names"))
+	if err == nil && strings.Contains(string(b), "filter") {
+		return "legacy", nil
+	}
+	return "", nil
+}
