@@ -72,7 +72,7 @@ image: programs ## Build the image of controller and agent on the current engine
 
 .PHONY: generate
 generate: ## Write docs/reference from the commands
-	@$(GO) generate ./...
+	@$(GO) generate ./cli-plugin/...
 
 .PHONY: install
 install: programs ## Install the plugin for the docker command (PREFIX, DESTDIR)

@@ -36,7 +36,7 @@ func TestBadFilesMustBeRefusedWhole(t *testing.T) {
 		{"image does not exist", "compose.yaml", "services:\n  ok: {image: 'redis:3'}\n  web: {image: 'no/such-image:1'}\n", 1, []string{"no/such-image:1"}},
 		{"port taken by the host", "compose.yaml", "services:\n  web: {image: 'nginx:1', ports: ['22:80']}\n", 5, []string{"port tcp/22", "h1", "h2", "h3"}},
 		{"host that is not there", "app.yaml", "id: a\nlocation: docker:my-docker-cloud:h9\nservices:\n- {type: 'docker:redis:3', id: x}\n", 2, []string{"h9"}},
-		{"bind source is not there", "compose.yaml", "services:\n  web:\n    image: nginx:1\n    volumes: [{type: bind, source: /no/such/dir, target: /x}]\n", 1, []string{"/no/such/dir"}},
+		{"bind source is not there", "compose.yaml", "services:\n  web:\n    image: nginx:1\n    volumes: [{type: bind, source: /no/such/dir, target: /x, bind: {create_host_path: false}}]\n", 1, []string{"/no/such/dir"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f.refused(t, c.code, c.want, "deploy", writeFile(t, c.file, c.content), "--app", "bad")
@@ -123,13 +123,13 @@ func TestHostsThatCannotJoinMustBeRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { other.Down(context.Background()) }) //nolint:errcheck // the next Up of that name clears it
-		f.refused(t, 1, []string{"certificate"}, "host", "add", "--name", "h9", other.Host("h1").DockerHost())
+		f.refused(t, 3, []string{"certificate"}, "host", "add", "--name", "h9", other.Host("h1").DockerHost())
 		h := other.Host("h1")
 		if err := h.StopEngine(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		addr, key, known := h.SSH()
-		f.refused(t, 1, []string{"engine"}, "host", "add", "--name", "h9", "--ssh-identity", key, "--ssh-known-hosts", known, "ssh://root@"+addr)
+		f.refused(t, 3, []string{"Docker Engine"}, "host", "add", "--name", "h9", "--ssh-identity", key, "--ssh-known-hosts", known, "ssh://root@"+addr)
 	})
 	if now := f.clocker(t, "host", "ls", "--format", "{{.Name}} {{.Status}}"); now != hosts {
 		t.Errorf("hosts were\n%sand are\n%s", hosts, now)

@@ -82,7 +82,7 @@ func TestBlueprint05MustServeItsPage(t *testing.T) {
 	}
 }
 
-const thirty = "../examples/compose/thirty-replicas.yaml"
+const thirty = "../examples/compose/thirty.yaml"
 
 // A file of ten services must run its thirty replicas, spread evenly.
 func TestComposeMustRunThirtyReplicas(t *testing.T) {
@@ -260,8 +260,10 @@ func TestOperationsMustReachTheirServices(t *testing.T) {
 		t.Error(err)
 	}
 	await(t, 5*time.Second, "logs show the request", func() error {
-		if out := f.clocker(t, "logs", "ops", "front"); !strings.Contains(out, "xyzzy") || !strings.Contains(out, "ops-front-1") {
-			return fmt.Errorf("logs: %q", out)
+		// The program logs to its standard error, and there it must come out.
+		r := f.command(t.Context(), "clocker", "logs", "ops", "front")
+		if !strings.Contains(r.stderr, "xyzzy") || !strings.Contains(r.stderr, "ops-front-1") {
+			return fmt.Errorf("logs: %q %q", r.stdout, r.stderr)
 		}
 		return nil
 	})

@@ -116,7 +116,7 @@ func TestKilledHostMustBeReportedWithin10s(t *testing.T) {
 	if lost == 0 {
 		t.Error("nothing ran on h3")
 	}
-	if out := f.clocker(t, "events", "--since", "1m"); !strings.Contains(out, "h3") || !strings.Contains(out, "down") {
+	if out := f.clocker(t, "events", "--since", "1m", "--until", "0s"); !strings.Contains(out, "h3") || !strings.Contains(out, "down") {
 		t.Errorf("events say nothing of it:\n%s", out)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

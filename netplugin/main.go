@@ -16,9 +16,9 @@ import (
 	"strings"
 	"syscall"
 
-	"clocker.io/clocker/pkg/version"
 	"clocker.io/clocker/netplugin/server"
 	"clocker.io/clocker/pkg/hostconfig"
+	"clocker.io/clocker/pkg/version"
 )
 
 func main() {

@@ -65,7 +65,7 @@ hosts with "host add", and give "deploy" a compose file or a blueprint.`,
 		newLogsCommand(e), newExecCommand(e), newEventsCommand(e),
 		newOperateCommand(e, operations[0]), newOperateCommand(e, operations[1]), newOperateCommand(e, operations[2]),
 		newRmCommand(e), newVersionCommand(e),
-		newServeCommand(e), newAgentCommand(), newPreflightCommand(),
+		newServeCommand(e), newAgentCommand(), newPreflightCommand(), newHostcleanCommand(),
 	)
 	return root
 }

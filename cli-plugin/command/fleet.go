@@ -108,13 +108,13 @@ func runFleetRm(ctx context.Context, e *Env, name string, o fleetRmOptions) erro
 	if err != nil {
 		return err
 	}
-	reached := engines{e: e, ctx: ctx}
+	var reached engines
 	defer reached.close()
 	open := func(host, endpoint string) (*client.Client, error) {
 		if was := p.Access[host].Endpoint; was != "" {
 			endpoint = was
 		}
-		conn, err := reached.open(endpoint, o.reach.known(e, p, host))
+		conn, err := reached.open(ctx, endpoint, o.reach.known(e, p, host))
 		if err != nil {
 			return nil, err
 		}

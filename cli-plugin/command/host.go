@@ -83,12 +83,12 @@ func runHostAdd(ctx context.Context, e *Env, o hostAddOptions) error {
 	if err != nil {
 		return err
 	}
-	reached := engines{e: e, ctx: ctx}
+	var reached engines
 	defer reached.close()
 	var add []fleet.AddOptions
 	var errs []error
 	for _, endpoint := range o.endpoints {
-		conn, err := reached.open(endpoint, o.reach.options(e))
+		conn, err := reached.open(ctx, endpoint, o.reach.options(e))
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -215,11 +215,11 @@ func runHostRm(ctx context.Context, e *Env, name string, o hostRmOptions) error 
 		return err // a removal that was interrupted can still be finished
 	}
 	ro := fleet.RemoveOptions{Controller: c, Fleet: p.Name, Name: name, Force: o.force}
-	reached := engines{e: e, ctx: ctx}
+	var reached engines
 	defer reached.close()
 	if o.forget {
 		ro.Unreachable = errors.New("--forget leaves it alone")
-	} else if conn, err := reached.open(endpoint, o.reach.known(e, p, name)); err == nil {
+	} else if conn, err := reached.open(ctx, endpoint, o.reach.known(e, p, name)); err == nil {
 		ro.Engine = conn.Client
 	} else {
 		ro.Unreachable = err

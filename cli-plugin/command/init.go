@@ -76,9 +76,9 @@ func runInit(ctx context.Context, e *Env, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	reached := engines{e: e, ctx: ctx}
+	var reached engines
 	defer reached.close()
-	conn, err := reached.open(o.endpoint, o.reach.options(e))
+	conn, err := reached.open(ctx, o.endpoint, o.reach.options(e))
 	if err != nil {
 		return err
 	}

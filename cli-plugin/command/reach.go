@@ -19,13 +19,11 @@ type reachFlags struct{ fleet.Access }
 
 // engines are the connections to engines that a verb needs.
 type engines struct {
-	e     *Env
-	ctx   context.Context //nolint:containedctx // lives as long as the verb
 	conns []*connect.Conn
 }
 
-func (s *engines) open(endpoint string, o connect.Options) (*connect.Conn, error) {
-	conn, err := connect.Open(s.ctx, endpoint, o)
+func (s *engines) open(ctx context.Context, endpoint string, o connect.Options) (*connect.Conn, error) {
+	conn, err := connect.Open(ctx, endpoint, o)
 	if err != nil {
 		return nil, err
 	}

@@ -144,7 +144,7 @@ func TestOperationsReadTheirOwnWords(t *testing.T) {
 		"start": {
 			Operation{Verb: "start"},
 			[]api.Progress{other, task("web", 1, "stop", store.StateStopped), task("web", 1, "run", store.StateStopped), task("web", 1, "run", store.StateStarting), running("run", start), {Done: "ok"}},
-			[]string{"Running", "Stopped", "Stopped", "Starting", "Started"},
+			[]string{"Running", "Stopped", "Starting", "Started"},
 		},
 		"restart": {
 			Operation{Verb: "restart"},
@@ -260,9 +260,10 @@ func TestATerminalDrawsOverTheLastFrame(t *testing.T) {
 	h, out := newHand(), &screen{}
 	d := newTerminal(out, "Deploying shop", false, func() (int, int) { return 24, 60 }, h.clock())
 	d.Update(Item{ID: "1", Name: "a", State: Working, Text: "Starting"})
-	// A tick is taken only when the frame of the one before is drawn.
-	for range 3 {
-		h.tick <- start
+	for range 2 { // as two ticks would
+		d.mu.Lock()
+		d.draw(false)
+		d.mu.Unlock()
 	}
 	first := out.take()
 	assert.Assert(t, strings.HasPrefix(first, "\x1b[?25l\r[+] Deploying shop 0/1"), "%q", first)
@@ -283,7 +284,7 @@ func TestNothingIsLeftOnATerminalWhenNothingHappened(t *testing.T) {
 	h, out := newHand(), &screen{}
 	d := newTerminal(out, "Deploying shop", false, func() (int, int) { return 24, 60 }, h.clock())
 	h.tick <- start
-	h.tick <- start
+	h.tick <- start // taken when the frame of the first is drawn
 	d.Close()
 	assert.Assert(t, strings.HasSuffix(out.take(), "\x1b[1A\x1b[J\x1b[?25h"))
 }

@@ -80,11 +80,17 @@ func (d *Driver) requestGateway(n *network, asked netip.Addr) (netip.Prefix, err
 	if !rec.ByHand {
 		return netip.Prefix{}, fmt.Errorf("the gateway of network %s is %s, not %s", registry.Title(rec), gateway, asked)
 	}
+	if err := ipam.CheckGateway(n.subnet, asked); err != nil {
+		return netip.Prefix{}, err
+	}
 	ctx, cancel := d.request()
 	defer cancel()
-	n.ops.Lock()
-	defer n.ops.Unlock()
-	rec, err := registry.SetGateway(ctx, d.st, rec.ID, asked)
+	unlock, err := n.lock(ctx)
+	if err != nil {
+		return netip.Prefix{}, d.explain("a gateway cannot be chosen now", d.saw(err))
+	}
+	defer unlock()
+	rec, err = registry.SetGateway(ctx, d.st, rec.ID, asked)
 	if d.saw(err) != nil {
 		return netip.Prefix{}, d.explain("a gateway cannot be chosen now", err)
 	}

@@ -63,8 +63,6 @@ func (d *Driver) claim(n *network) error {
 	}
 	ctx, cancel := d.request()
 	defer cancel()
-	n.ops.Lock()
-	defer n.ops.Unlock()
 	err := d.claimNext(ctx, n)
 	if d.saw(err) == nil || errors.Is(err, ErrNoAddress) {
 		return err
@@ -77,8 +75,13 @@ func (d *Driver) claim(n *network) error {
 	return fmt.Errorf("%w; %w", ErrNoAddress, d.unreachable())
 }
 
-// claimNext tries candidates until one is ours; ops is held.
+// claimNext tries candidates until one is ours.
 func (d *Driver) claimNext(ctx context.Context, n *network) error {
+	unlock, err := n.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for looked := false; ; {
 		d.mu.Lock()
 		if !n.share.Low(d.cfg.Now()) {
@@ -126,7 +129,7 @@ func (d *Driver) full(n *network) error {
 }
 
 // claimBlocks makes blocks ours in one transaction that needs all of them to
-// be nobody's; ops is held. It returns [store.ErrConflict] when one is not.
+// be nobody's; the network is locked. It returns [store.ErrConflict] when one is not.
 func (d *Driver) claimBlocks(ctx context.Context, n *network, is []int) error {
 	now := d.cfg.Now()
 	t := d.st.Txn().Exists(d.st.Keys.Network(n.id))
@@ -174,9 +177,12 @@ func (d *Driver) claimBlockOf(n *network, a netip.Addr) error {
 	}
 	ctx, cancel := d.request()
 	defer cancel()
-	n.ops.Lock()
-	defer n.ops.Unlock()
-	if err := d.look(ctx, n); d.saw(err) != nil {
+	unlock, err := n.lock(ctx)
+	if err == nil {
+		defer unlock()
+		err = d.look(ctx, n)
+	}
+	if d.saw(err) != nil {
 		return d.explain(fmt.Sprintf("address %s is in no block of this host", a), err)
 	}
 	d.mu.Lock()
@@ -216,7 +222,7 @@ func (d *Driver) prefix(n *network, key string) (netip.Prefix, error) {
 // look reads the network and its blocks from etcd and makes memory agree:
 // blocks that are ours without our knowledge are adopted (none of their
 // addresses was ever given, or the journal would have them), blocks that are
-// not ours any more are withdrawn. ops is held. It returns
+// not ours any more are withdrawn. the network is locked. It returns
 // [store.ErrNotFound] when the network was removed.
 func (d *Driver) look(ctx context.Context, n *network) error {
 	rec, err := registry.Get(ctx, d.st, n.id)

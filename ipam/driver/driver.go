@@ -45,8 +45,9 @@ type Config struct {
 	Tick time.Duration
 	// Timeout bounds the work in etcd that a call waits for; 0 means 3 s.
 	Timeout time.Duration
-	// Routes are the destinations of the host's own routes, which subnets
-	// that the driver chooses keep away from; may be nil.
+	// Routes are the destinations of the host's own routes, which new
+	// subnets keep away from; those of the fleet's networks must not be
+	// among them. May be nil.
 	Routes func() ([]netip.Prefix, error)
 	// InUse reports whether the host still has an endpoint with an address.
 	// An address that is held in name only is given to whoever asks for it

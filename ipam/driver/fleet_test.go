@@ -227,3 +227,10 @@ func (f *fleet) owners(n store.Network) map[string]string {
 	}
 	return m
 }
+
+// bare is the configuration of a driver that never meets etcd.
+func (f *fleet) bare(dir string, now func() time.Time) Config {
+	return Config{
+		Host: "a", Dir: dir, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: now, Cooldown: 30 * time.Second,
+	}
+}

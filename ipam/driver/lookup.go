@@ -185,9 +185,10 @@ func (d *Driver) CreateForeign(r registry.Request) (store.Network, error) {
 func (d *Driver) Observe(c store.Change) {
 	prefix := d.st.Keys.Networks()
 	d.mu.Lock()
+	touched := c.Reset
 	touch := func(key string) {
 		if id, ok := strings.CutPrefix(key, prefix); ok && d.networks[id] != nil {
-			d.networks[id].unsure = true
+			d.networks[id].unsure, touched = true, true
 		}
 	}
 	for _, p := range c.Puts {
@@ -202,5 +203,7 @@ func (d *Driver) Observe(c store.Change) {
 		}
 	}
 	d.mu.Unlock()
-	d.kick()
+	if touched {
+		d.kick()
+	}
 }

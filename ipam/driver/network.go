@@ -1,9 +1,9 @@
 package driver
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	"clocker.io/clocker/ipam"
@@ -14,9 +14,9 @@ import (
 // network is what a host knows of one of the fleet's networks: one that its
 // engine uses, or that it still owns blocks of.
 type network struct {
-	// ops serialises what is done in etcd about the network's blocks and
-	// uses; it is taken before Driver.mu, never after.
-	ops sync.Mutex
+	// ops has one place, for who does something in etcd about the network's
+	// blocks and uses; see lock.
+	ops chan struct{}
 	// id and grid never change; grid says where blocks are, not which
 	// addresses are reserved.
 	id   string
@@ -70,9 +70,21 @@ func newNetwork(r store.Network, cooldown time.Duration) (*network, error) {
 		return nil, fmt.Errorf("read network %s: %w", r.ID, err)
 	}
 	return &network{
-		id: r.ID, grid: layout, record: r, subnet: layout.Subnet(), gateway: gateway, share: ipam.NewShare(layout, cooldown), cooldown: cooldown,
+		ops: make(chan struct{}, 1), id: r.ID, grid: layout, record: r, subnet: layout.Subnet(), gateway: gateway, share: ipam.NewShare(layout, cooldown), cooldown: cooldown,
 		revisions: map[int]int64{}, dirty: map[netip.Addr]struct{}{}, notes: map[netip.Addr]Note{},
 	}, nil
+}
+
+// lock serialises what is done in etcd about the network, for as long as ctx
+// lets the caller wait. It is called without Driver.mu. The caller must call
+// unlock.
+func (n *network) lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case n.ops <- struct{}{}:
+		return func() { <-n.ops }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // set takes a newer record of the network. Subnet and blocks never change;

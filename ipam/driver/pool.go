@@ -85,13 +85,11 @@ func subnetOf(r *ipam.RequestPoolRequest, req *registry.Request) error {
 
 // makeNetwork makes a network of the fleet that this host uses.
 func (d *Driver) makeNetwork(req registry.Request) (store.Network, error) {
-	routes, err := d.cfg.Routes()
-	if err != nil {
-		return store.Network{}, fmt.Errorf("read the host's routes: %w", err)
-	}
-	if !req.Subnet.IsValid() {
-		// An explicit subnet is the user's own decision, as with any
-		// other driver.
+	if req.Foreign == "" { // Else the engine has compared them itself.
+		routes, err := d.cfg.Routes()
+		if err != nil {
+			return store.Network{}, fmt.Errorf("read the host's routes: %w", err)
+		}
 		req.Avoid = routes
 	}
 	req.UsedBy = d.cfg.Host
@@ -99,7 +97,7 @@ func (d *Driver) makeNetwork(req registry.Request) (store.Network, error) {
 	defer cancel()
 	rec, err := registry.Create(ctx, d.st, d.cfg.Now(), req)
 	if d.saw(err) != nil {
-		if errors.Is(err, registry.ErrOverlap) {
+		if errors.Is(err, registry.ErrOverlap) && !errors.Is(err, registry.ErrRoute) {
 			return rec, fmt.Errorf("%w; to join a network that exists, give its id as --ipam-opt %s=ID", err, OptNetwork)
 		}
 		return rec, d.explain("a new network needs etcd", err)
@@ -239,8 +237,11 @@ func (d *Driver) setUses(n *network, uses int) []record {
 // sayUse makes etcd's record of the host's use of a network true. It returns
 // [store.ErrNotFound] when there is no such network to use.
 func (d *Driver) sayUse(ctx context.Context, n *network) error {
-	n.ops.Lock()
-	defer n.ops.Unlock()
+	unlock, err := n.lock(ctx)
+	if err != nil {
+		return d.saw(err)
+	}
+	defer unlock()
 	d.mu.Lock()
 	id, uses, made, unsaid := n.id, n.uses, n.made, n.unsaid
 	n.unsaid = false
@@ -249,7 +250,6 @@ func (d *Driver) sayUse(ctx context.Context, n *network) error {
 		return nil
 	}
 	var gone bool
-	var err error
 	if uses > 0 {
 		err = registry.Use(ctx, d.st, id, d.cfg.Host, made, d.cfg.Now())
 		gone = errors.Is(err, store.ErrNotFound)

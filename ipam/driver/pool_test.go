@@ -36,8 +36,13 @@ func TestNetworkMadeByHandLivesAsLongAsItIsUsed(t *testing.T) {
 	assert.NilError(t, err)
 	b.leave(mirror)
 	assert.DeepEqual(t, f.keys(), []string(nil))
-	assert.Equal(t, len(a.Networks())+len(b.Networks()), 0)
 	b.leave(mirror)
+	f.wait(func() error {
+		if left := append(a.Networks(), b.Networks()...); len(left) > 0 {
+			return fmt.Errorf("still known: %v", left)
+		}
+		return nil
+	})
 }
 
 // An engine asks again and again while the pool meets a route of its host,
@@ -77,6 +82,9 @@ func TestAutomaticPoolsAvoidRoutesAndEnd(t *testing.T) {
 	assert.DeepEqual(t, got, []string{"10.9.0.0/24", "10.9.2.0/24", "10.9.3.0/24"})
 	assert.ErrorIs(t, last, registry.ErrPoolExhausted)
 	assert.ErrorContains(t, last, `no free subnet is left in pool "small"`)
+	_, err := h.RequestPool(&ipam.RequestPoolRequest{Pool: "10.9.1.0/24"})
+	assert.ErrorIs(t, err, registry.ErrRoute)
+	assert.Error(t, err, "request pool: create network: subnet 10.9.1.0/24 overlaps the route to 10.9.1.0/25 of a host")
 }
 
 func TestRequestPoolRefuses(t *testing.T) {
@@ -164,6 +172,7 @@ func TestLeavingGivesBlocksBack(t *testing.T) {
 		return nil
 	})
 	// What the journal says is as empty.
+	h.stop()
 	again := f.host("a", at(h.crashed()))
 	assert.Equal(t, len(again.Networks()), 0)
 }

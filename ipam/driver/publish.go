@@ -55,6 +55,9 @@ func (d *Driver) Run(ctx context.Context) error {
 // tick does what has time. While etcd is away it asks whether it is back.
 func (d *Driver) tick(ctx context.Context, well bool) {
 	d.compactIfLong()
+	if err := d.journal.Sync(); err != nil {
+		d.log.Error("write address journal", "error", err)
+	}
 	d.mu.Lock()
 	away := !d.away.IsZero()
 	d.mu.Unlock()
@@ -86,6 +89,9 @@ func (d *Driver) wakeUnless(err error) <-chan struct{} {
 // of networks, blocks claimed but never used, endpoints of addresses that were
 // released.
 func (d *Driver) sync(ctx context.Context) error {
+	// It reads all of net/ once, which may be much.
+	ctx, cancel := context.WithTimeout(ctx, 10*d.cfg.Timeout)
+	defer cancel()
 	if err := d.syncUses(ctx); err != nil {
 		return err
 	}
@@ -93,10 +99,7 @@ func (d *Driver) sync(ctx context.Context) error {
 		return err
 	}
 	for _, n := range d.all() {
-		n.ops.Lock()
-		err := d.look(ctx, n)
-		n.ops.Unlock()
-		if errors.Is(err, store.ErrNotFound) {
+		if err := d.lookAgain(ctx, n); errors.Is(err, store.ErrNotFound) {
 			continue
 		} else if err != nil {
 			return err
@@ -106,6 +109,16 @@ func (d *Driver) sync(ctx context.Context) error {
 		}
 	}
 	return d.saw(nil)
+}
+
+// lookAgain is look for who has not locked the network.
+func (d *Driver) lookAgain(ctx context.Context, n *network) error {
+	unlock, err := n.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return d.look(ctx, n)
 }
 
 func (d *Driver) all() []*network {
@@ -197,12 +210,19 @@ func (d *Driver) syncEndpoints(ctx context.Context, n *network) error {
 func (d *Driver) flush(ctx context.Context) error {
 	var errs []error
 	for _, n := range d.all() {
-		if err := d.sayUse(ctx, n); err != nil && !errors.Is(err, store.ErrNotFound) {
+		use, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+		err := d.sayUse(use, n)
+		cancel()
+		if absent(err) {
+			return err // The others would wait in vain too.
+		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
 			errs = append(errs, err)
 		}
 		for {
 			more, err := d.publish(ctx, n)
-			if err != nil {
+			if absent(err) {
+				return err
+			} else if err != nil {
 				errs = append(errs, err)
 			}
 			if !more || err != nil {
@@ -216,8 +236,13 @@ func (d *Driver) flush(ctx context.Context) error {
 // publish brings one batch of a network's endpoints to etcd; more reports
 // whether others wait.
 func (d *Driver) publish(ctx context.Context, n *network) (more bool, err error) {
-	n.ops.Lock()
-	defer n.ops.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	unlock, err := n.lock(ctx)
+	if err != nil {
+		return true, err
+	}
+	defer unlock()
 	d.mu.Lock()
 	idle, unsure := n.gone || len(n.dirty) == 0 && !n.unsure, n.unsure
 	d.mu.Unlock()
@@ -294,8 +319,13 @@ func (d *Driver) giveBack(ctx context.Context) error {
 }
 
 func (d *Driver) giveBackOf(ctx context.Context, n *network) error {
-	n.ops.Lock()
-	defer n.ops.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	unlock, err := n.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for _, i := range d.spare(n) {
 		d.mu.Lock()
 		rev, known := n.revisions[i]

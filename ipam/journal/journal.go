@@ -167,7 +167,7 @@ func (j *Journal) write() {
 	err := j.broken
 	j.mu.Unlock()
 
-	if err == nil {
+	if err == nil && len(b.buf) > 0 {
 		if _, err = f.WriteAt(b.buf, at); err == nil {
 			err = unix.Fdatasync(int(f.Fd()))
 		}
@@ -189,6 +189,9 @@ func (j *Journal) write() {
 	j.next.lead <- struct{}{} // Never full: a new batch gets one token.
 	j.mu.Unlock()
 }
+
+// Sync returns when everything appended so far is on the disk.
+func (j *Journal) Sync() error { return j.Append().Wait() }
 
 // Broken returns the error that keeps records from being written, or nil.
 // [Journal.Compact] mends it when the disk is well again.
@@ -253,7 +256,7 @@ func frames(write func(emit func(payload []byte))) []byte {
 
 // Close writes what is pending and closes the journal.
 func (j *Journal) Close() error {
-	err := j.Append().Wait()
+	err := j.Sync()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if errors.Is(j.broken, ErrClosed) {

@@ -20,6 +20,8 @@ const DefaultPool = "default"
 var (
 	// ErrOverlap means that a subnet meets another network or a route.
 	ErrOverlap = errors.New("overlaps")
+	// ErrRoute is the [ErrOverlap] with a route.
+	ErrRoute = fmt.Errorf("%w the route", ErrOverlap)
 	// ErrPoolExhausted means that a pool has no free subnet left.
 	ErrPoolExhausted = errors.New("no free subnet is left")
 	// ErrNameTaken means that another network has the name.
@@ -86,7 +88,7 @@ func (r Request) check() error {
 	}
 	for _, route := range r.Avoid {
 		if route.Bits() > 0 && route.Overlaps(r.Subnet) {
-			return fmt.Errorf("subnet %s %w the route to %s of a host", r.Subnet, ErrOverlap, route)
+			return fmt.Errorf("subnet %s %w to %s of a host", r.Subnet, ErrRoute, route)
 		}
 	}
 	return nil

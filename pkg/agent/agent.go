@@ -89,6 +89,8 @@ type agent struct {
 	boot        string
 	controllers []string
 	tls         *tls.Config
+	// patience replaces cachePatience when it is not 0.
+	patience time.Duration
 	// names is nil for an agent that answers none.
 	names *names
 }
@@ -121,6 +123,9 @@ func (a *agent) run(ctx context.Context) {
 	nets := newNetworks(ctx, a.id, a.engine, etcdNetworks{a.id, a.store}, events.add, log("networks"), a.now)
 	l := newLoop(ctx, a.id, a.engine, nets, parts{out, events}, log("tasks"), a.now)
 	l.host = a.host
+	if a.patience > 0 {
+		l.patience = a.patience
+	}
 	nets.kick = func() { l.do(func() {}) }
 	if cache != nil {
 		nets.recall(cache.Networks)

@@ -54,7 +54,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &agent{
 		id: identity{Fleet: "f", Host: "h1"}, store: r.store, engine: r.engine, stateDir: r.dir,
-		host: hostCheck{root: "/"}, log: testLog(r.t), now: time.Now, boot: fmt.Sprint(time.Now().UnixNano()),
+		host: hostCheck{root: "/"}, patience: 200 * time.Millisecond, log: testLog(r.t), now: time.Now, boot: fmt.Sprint(time.Now().UnixNano()),
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); a.run(ctx) }()

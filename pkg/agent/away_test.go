@@ -6,13 +6,17 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"gotest.tools/v3/assert"
 
+	"clocker.io/clocker/pkg/hostconfig"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
 
 func TestHostGoesOnWithoutEtcd(t *testing.T) {
 	srv := storetest.StartServer(t)
-	r := &rig{t: t, store: store.New(srv.Client(), "f"), engine: newMemEngine(), dir: t.TempDir(), stop: func() {}}
+	client, err := (&hostconfig.Config{Etcd: []string{srv.URL()}}).EtcdClient()
+	assert.NilError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	r := &rig{t: t, store: store.New(client, "f"), engine: newMemEngine(), dir: t.TempDir(), stop: func() {}}
 	t.Cleanup(func() { r.stop() })
 	r.put(r.store.Keys.HostSpec("h1"), store.Host{ID: "h1"})
 	r.network("n1", "shop")

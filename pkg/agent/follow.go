@@ -181,7 +181,7 @@ func (f *follower) resync(ctx context.Context) error {
 	return nil
 }
 
-// assignments follows what the host must do.
+// followAssignments follows what the host must do.
 func (l *loop) followAssignments(ctx context.Context, s *store.Store, cache *cached) {
 	answered := make(chan struct{})
 	if cache != nil {
@@ -190,7 +190,7 @@ func (l *loop) followAssignments(ctx context.Context, s *store.Store, cache *cac
 			select {
 			case <-answered:
 			case <-ctx.Done():
-			case <-time.After(cachePatience):
+			case <-time.After(l.patience):
 				l.log.Warn("etcd does not answer, going on with what it said last")
 				l.do(func() {
 					if l.known {

@@ -88,11 +88,20 @@ func (l *lease) hold(ctx context.Context, since time.Time) (held bool, err error
 				return true, nil
 			}
 		case id := <-l.kick:
-			if id == g.ID || id == 0 {
+			if id == g.ID || id == 0 && !l.there(ctx, g.ID) {
 				return true, nil
 			}
 		}
 	}
+}
+
+// there reports whether the key is on a lease, as far as etcd answers: what
+// was seen to go may have been the key on the lease before.
+func (l *lease) there(ctx context.Context, id clientv3.LeaseID) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	r, err := l.store.Client().Get(ctx, l.store.Keys.HostLease(l.Host))
+	return err != nil || len(r.Kvs) == 1 && r.Kvs[0].Lease == int64(id)
 }
 
 // drop says that a lease, or with 0 the key on the present one, is gone.

@@ -60,6 +60,8 @@ type loop struct {
 	looking   map[string]bool
 	tasks     map[string]*task
 	changed   func() // tells the cache that there is something to keep
+	// patience is how long to wait for etcd before going by the cache.
+	patience time.Duration
 	// local is told of the addresses of this host's containers.
 	local  func(map[netip.Addr][]string)
 	shared shared
@@ -90,7 +92,7 @@ func newLoop(ctx context.Context, id identity, e Engine, nets *networks, out rep
 		slots: make(chan struct{}, parallel), ctx: ctx, in: make(chan func(), 256),
 		assigned: map[string]assigned{}, containers: map[string]engine.Container{},
 		lastEvent: map[string]time.Time{}, looking: map[string]bool{}, tasks: map[string]*task{},
-		changed: func() {}, local: func(map[netip.Addr][]string) {},
+		patience: cachePatience, changed: func() {}, local: func(map[netip.Addr][]string) {},
 	}
 }
 

@@ -161,8 +161,33 @@ func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
 	})
 }
 
-// each tries send with every controller in turn.
+// electionTime is how long a client waits for a leader to be elected: a dead
+// leader's lease has to end first. electionPause lies between two questions.
+const (
+	electionTime  = 12 * time.Second
+	electionPause = 250 * time.Millisecond
+)
+
+// each tries send with every controller in turn, and again while one is there
+// but none leads: a controller that answers 503 has done nothing.
 func (c *Client) each(ctx context.Context, r call, send func(ctx context.Context, base string, req *http.Request) (*http.Response, error)) (*http.Response, error) {
+	give := time.Now().Add(electionTime)
+	for {
+		res, err := c.once(ctx, r, send)
+		var none *UnreachableError
+		if !errors.As(err, &none) || !none.standby() || time.Now().After(give) {
+			return res, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(electionPause):
+		}
+	}
+}
+
+// once tries send with every controller in turn.
+func (c *Client) once(ctx context.Context, r call, send func(ctx context.Context, base string, req *http.Request) (*http.Response, error)) (*http.Response, error) {
 	var body []byte
 	if r.body != nil {
 		b, err := json.Marshal(r.body)

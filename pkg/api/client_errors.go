@@ -99,6 +99,17 @@ func (e *UnreachableError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// standby reports whether some controller answered that it cannot serve now.
+func (e *UnreachableError) standby() bool {
+	for _, a := range e.Attempts {
+		var refused *CallError
+		if errors.As(a.Err, &refused) && refused.Status == http.StatusServiceUnavailable {
+			return true
+		}
+	}
+	return false
+}
+
 // Is matches [ErrUnreachable].
 func (e *UnreachableError) Is(target error) bool { return target == ErrUnreachable }
 

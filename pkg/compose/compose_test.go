@@ -196,6 +196,17 @@ services:
 	assert.Assert(t, strings.Contains(log.String(), "works again"))
 }
 
+// TestPortsAreOfTheHost holds what a port without a mode means: what it does
+// in docker compose, not in a swarm.
+func TestPortsAreOfTheHost(t *testing.T) {
+	app, _ := load(t, "services: {a: {image: x, ports: [80, '81:81', {target: 82}, {target: 83, mode: host}]}, b: {image: x, ports: ['81:81']}}", compose.Options{})
+	for _, e := range app.Entities {
+		for _, p := range e.Service.Ports {
+			assert.Equal(t, p.Mode, "host")
+		}
+	}
+}
+
 // TestOverride merges a second file, which may take back what the first says.
 func TestOverride(t *testing.T) {
 	app, _, err := compose.Load(t.Context(), []compose.File{

@@ -119,8 +119,10 @@ func (l *load) ports(s types.ServiceConfig, path string, out *model.Service) {
 		if port.Protocol == "" {
 			port.Protocol = "tcp"
 		}
-		if port.Mode == "" {
-			port.Mode = "ingress"
+		if port.Mode == "" || port.Mode == "ingress" {
+			// compose-go gives this mode to every port that names none. What
+			// names it was refused; the others mean what docker compose does.
+			port.Mode = "host"
 		}
 		if p.Target == 0 || p.Target > 65535 {
 			l.refuse(at, "1 to 65535", "%d is no port of a container", p.Target)

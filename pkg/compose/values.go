@@ -87,6 +87,11 @@ func (w *walker) portOK(n *yaml.Node, at string) bool {
 			w.problem(document.Get(n, "host_ip"), at+".host_ip", "such as 127.0.0.1", "%q is no address", ip)
 			return false
 		}
+		if mode, ok := w.text(document.Get(n, "mode")); ok && mode == "ingress" {
+			w.problem(document.Get(n, "mode"), at+".mode", "leave it out, or write mode: host: the port is published on each host that runs a replica",
+				"a port on every host (mode: ingress) is not supported yet")
+			return false
+		}
 		return true // the rest is checked once it is loaded
 	}
 	s, ok := w.text(n)

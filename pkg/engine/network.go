@@ -16,6 +16,10 @@ import (
 // Driver is the name of the fleet's network and IPAM drivers.
 const Driver = "clocker"
 
+// pluginDriver is the name of the managed plugin, by which a user may name the
+// driver too.
+const pluginDriver = "clocker-net"
+
 // OptionNetwork is the driver and IPAM option that holds the fleet's id of a
 // network.
 const OptionNetwork = "clocker.network"
@@ -35,7 +39,10 @@ type Network struct {
 
 // Ours reports whether the network is of the fleet's driver, by its plain name
 // or that of the managed plugin.
-func (n *Network) Ours() bool { return n.Driver == Driver || strings.HasPrefix(n.Driver, Driver+":") }
+func (n *Network) Ours() bool {
+	name, _, _ := strings.Cut(n.Driver, ":")
+	return name == Driver || name == pluginDriver
+}
 
 // Networks lists the engine's networks of the fleet's driver.
 func (e *Engine) Networks(ctx context.Context) ([]Network, error) {

@@ -158,8 +158,8 @@ type ContainerSpec struct {
 	Name       string             `json:"name"`
 	Image      string             `json:"image"`
 	Hostname   string             `json:"hostname,omitempty"`
-	Command    []string           `json:"command,omitempty"`
-	Entrypoint []string           `json:"entrypoint,omitempty"`
+	Command    []string           `json:"command,omitzero"`
+	Entrypoint []string           `json:"entrypoint,omitzero"`
 	Env        []string           `json:"env,omitempty"`
 	Ports      []model.Port       `json:"ports,omitempty"` // HostPort is decided
 	Mounts     []model.Mount      `json:"mounts,omitempty"`

@@ -94,9 +94,12 @@ func New(c Config) *Segment {
 	}
 }
 
-// AddNetwork puts the network's gateway on the host and lets [Segment.Run] add
-// its routes.
+// AddNetwork puts the network's gateway on the host and adds its routes. It
+// returns [ErrRouteTaken] when the host has routes of its own there.
 func (s *Segment) AddNetwork(n segment.Network) error {
+	if err := s.checkRoutes(n.Subnet); err != nil {
+		return err
+	}
 	if err := s.addGateway(n.Gateway); err != nil {
 		return err
 	}

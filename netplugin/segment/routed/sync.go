@@ -325,25 +325,6 @@ func Routes(h *netlink.Handle) ([]netlink.Route, error) {
 	}
 }
 
-// ForeignRoutes lists the destinations of the host's other routes.
-func ForeignRoutes(h *netlink.Handle) ([]netip.Prefix, error) {
-	f := &netlink.Route{Table: unix.RT_TABLE_MAIN}
-	all, err := h.RouteListFiltered(netlink.FAMILY_V4, f, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	var ps []netip.Prefix
-	for i := range all {
-		if all[i].Dst == nil || all[i].Protocol == Protocol {
-			continue
-		}
-		if p, ok := prefix(all[i].Dst); ok {
-			ps = append(ps, p)
-		}
-	}
-	return ps, nil
-}
-
 func equal(a, b *netlink.Route) bool {
 	return a.Type == b.Type && a.LinkIndex == b.LinkIndex && a.Gw.Equal(b.Gw) || a.Type == unix.RTN_UNREACHABLE && b.Type == unix.RTN_UNREACHABLE
 }

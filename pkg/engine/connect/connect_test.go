@@ -99,6 +99,7 @@ func TestWhatAnswersMustBeAnEngineOfToday(t *testing.T) {
 				if err != nil {
 					return
 				}
+				_, _ = c.Read(make([]byte, 4096))                  // a probe says nothing
 				_, _ = fmt.Fprint(c, "220 mail.example ESMTP\r\n") // whoever reads it
 				_ = c.Close()                                      // as above
 			}

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -34,7 +36,7 @@ func answers(api string) http.Handler {
 // serve answers on a listener until the test ends.
 func serve(t *testing.T, l net.Listener, h http.Handler) {
 	t.Helper()
-	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

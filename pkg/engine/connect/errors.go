@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"syscall"
+
+	"github.com/containerd/errdefs"
 )
 
 // Kind says why an engine cannot be used.
@@ -136,8 +138,14 @@ func request(endpoint string, err error) *Error {
 	case strings.Contains(s, "HTTP request to an HTTPS server"):
 		e.Kind, e.Text = PlainToTLS, "the engine wants TLS"
 		e.Remedy = "name the directory of ca.pem, cert.pem and key.pem with --tls-cert-dir or DOCKER_CERT_PATH"
-	case errors.Is(err, io.EOF), strings.Contains(s, "EOF"), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), strings.Contains(s, "EOF"), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		e.Kind, e.Text = NoEngine, "something answers, but it is not a Docker Engine: it closed the connection"
+		e.Remedy = "check the port"
+	case errdefs.IsPermissionDenied(err), errdefs.IsUnauthorized(err):
+		e.Kind, e.Text = Permission, "the engine refuses: "+s
+		e.Remedy = "ask whoever runs it (an authorization plugin decides there)"
+	case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err):
+		e.Kind, e.Text = NoEngine, "something answers HTTP there, but it is not a Docker Engine: "+s
 		e.Remedy = "check the port"
 	case strings.Contains(s, "malformed HTTP"):
 		e.Kind, e.Text = NoEngine, "something answers, but it is not a Docker Engine"

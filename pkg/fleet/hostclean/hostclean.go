@@ -1,6 +1,6 @@
 // Package hostclean takes off a machine what Clocker leaves outside of the
-// engine: its files and sockets, the address of its DNS, and the kernel state
-// of its networks. It runs on that machine, in a container in its network
+// engine: its files and sockets and, by a function that it is given, the
+// kernel state of its networks. It runs on that machine, in a container in its network
 // namespace with its directories mounted below /host.
 //
 // It touches nothing that is not Clocker's by name, and may be repeated.
@@ -14,12 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
-	"syscall"
-
-	"github.com/vishvananda/netlink"
 
 	"clocker.io/clocker/pkg/hostconfig"
 )
@@ -44,9 +40,8 @@ const socket = "/run/docker/plugins/clocker.sock"
 
 // Report says what was there and is gone.
 type Report struct {
-	Paths   []string `json:"paths,omitempty"`
-	Address bool     `json:"address,omitempty"`
-	Kernel  []string `json:"kernel,omitempty"`
+	Paths  []string `json:"paths,omitempty"`
+	Kernel []string `json:"kernel,omitempty"`
 }
 
 // Run cleans the machine and writes a [Report] as JSON. kernel takes the
@@ -54,17 +49,15 @@ type Report struct {
 // even when a part of it goes wrong.
 func Run(ctx context.Context, out io.Writer, kernel func(ctx context.Context) ([]string, error)) error {
 	return run(ctx, out, parts{
-		kernel:  kernel,
-		address: func() (bool, error) { return removeAddress(hostconfig.DNSAddress) },
-		paths:   func() ([]string, error) { return RemovePaths(ParentRoot, ContentRoot) },
+		kernel: kernel,
+		paths:  func() ([]string, error) { return RemovePaths(ParentRoot, ContentRoot) },
 	})
 }
 
 // parts are what a machine is cleaned of, in that order.
 type parts struct {
-	kernel  func(ctx context.Context) ([]string, error)
-	address func() (bool, error)
-	paths   func() ([]string, error)
+	kernel func(ctx context.Context) ([]string, error)
+	paths  func() ([]string, error)
 }
 
 func run(ctx context.Context, out io.Writer, p parts) error {
@@ -73,9 +66,6 @@ func run(ctx context.Context, out io.Writer, p parts) error {
 	var err error
 	if r.Kernel, err = p.kernel(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("remove kernel state: %w", err))
-	}
-	if r.Address, err = p.address(); err != nil {
-		errs = append(errs, err)
 	}
 	if r.Paths, err = p.paths(); err != nil {
 		errs = append(errs, err)
@@ -133,20 +123,4 @@ func removeDirectory(outer, inner string) (bool, error) {
 		return len(es) > 0, nil
 	}
 	return true, os.Remove(outer)
-}
-
-// removeAddress takes the address of our DNS off the loopback link.
-func removeAddress(address string) (bool, error) {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return false, fmt.Errorf("remove address: %w", err)
-	}
-	err = netlink.AddrDel(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)}})
-	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return false, nil
-	}
-	return false, fmt.Errorf("remove address: %w", err)
 }

@@ -79,11 +79,9 @@ func TestAFailureOfOnePartKeepsNothingElseFromBeingDone(t *testing.T) {
 		kernel: func(context.Context) ([]string, error) {
 			return []string{"table inet clocker"}, errors.New("a link is busy")
 		},
-		address: func() (bool, error) { return false, errors.New("no loopback") },
-		paths:   func() ([]string, error) { return RemovePaths(root, root) },
+		paths: func() ([]string, error) { return RemovePaths(root, root) },
 	})
 	assert.ErrorContains(t, err, "a link is busy")
-	assert.ErrorContains(t, err, "no loopback")
 	var r Report
 	assert.NilError(t, json.Unmarshal(out.Bytes(), &r))
 	assert.DeepEqual(t, r.Kernel, []string{"table inet clocker"})

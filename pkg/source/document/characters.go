@@ -36,7 +36,7 @@ func invisible(file string, lines []string) model.Problems {
 			if r == '#' {
 				break
 			}
-			if Blank(r) && r != '\u0085' {
+			if Blank(r) {
 				ps = append(ps, blankProblem(model.Position{File: file, Line: i + 1, Column: column + 1}, "", r))
 				break
 			}

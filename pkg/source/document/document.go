@@ -82,7 +82,8 @@ func Parse(file string, content []byte) ([]*Document, model.Problems) {
 	return docs, nil
 }
 
-// notText finds bytes that no text file has.
+// notText finds bytes that no text file has, and line breaks that editors do
+// not count: YAML does, and every line after them would be numbered wrong.
 func notText(file string, content []byte) *model.Problem {
 	for i, line := range bytes.Split(content, []byte("\n")) {
 		at := model.Position{File: file, Line: i + 1}
@@ -91,6 +92,12 @@ func notText(file string, content []byte) *model.Problem {
 		}
 		if bytes.IndexByte(line, 0) >= 0 {
 			return &model.Problem{Position: at, Text: "the file holds a zero byte: it is no text file"}
+		}
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		if i := bytes.IndexAny(line, "\r\u0085\u2028\u2029"); i >= 0 {
+			r, _ := utf8.DecodeRune(line[i:])
+			at.Column = utf8.RuneCount(line[:i]) + 1
+			return &model.Problem{Position: at, Text: fmt.Sprintf("a line break that editors do not show (U+%04X)", r), Remedy: "replace it by a plain new line"}
 		}
 	}
 	return nil

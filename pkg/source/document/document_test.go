@@ -26,6 +26,9 @@ func TestParseNamesTheLine(t *testing.T) {
 		{"[a]: 1\n", "f.yaml:1:1: a key of a map must be a text"},
 		{"a: \xff\n", "f.yaml:1: the file is not text in UTF-8 (save it as UTF-8)"},
 		{"a: 1\n\x00\n", "f.yaml:2: the file holds a zero byte"},
+		{"a: 1\nb: x\u2028y\n", "f.yaml:2:5: a line break that editors do not show (U+2028) (replace it by a plain new line)"},
+		{"a: 1\rb: 2\n", "f.yaml:1:5: a line break that editors do not show (U+000D)"},
+		{"a: 1\r\nb: c: d\r\n", "f.yaml:2: not YAML"},
 		{strings.Repeat("a", document.MaxSize+1), "f.yaml: the file is larger than 4 MiB"},
 	} {
 		docs, problems := document.Parse("f.yaml", []byte(c.text))
