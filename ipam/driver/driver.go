@@ -75,6 +75,9 @@ type Driver struct {
 	// ours to give addresses of.
 	epoch    int64
 	networks map[string]*network
+	// making are the ids of networks that are being made: etcd may have
+	// them before networks does.
+	making map[string]bool
 	// away is since when etcd cannot be reached, zero while it can; probed
 	// is when that was last tried.
 	away, probed time.Time
@@ -93,7 +96,7 @@ func Open(cfg Config) (*Driver, error) {
 	cfg.defaults()
 	d := &Driver{
 		cfg: cfg, st: cfg.Store, log: cfg.Log.With("component", "ipam"),
-		wake: make(chan struct{}, 1), networks: map[string]*network{}, suspects: map[suspect]time.Time{},
+		wake: make(chan struct{}, 1), networks: map[string]*network{}, making: map[string]bool{}, suspects: map[suspect]time.Time{},
 	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {

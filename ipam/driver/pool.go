@@ -92,7 +92,15 @@ func (d *Driver) makeNetwork(req registry.Request) (store.Network, error) {
 		}
 		req.Avoid = routes
 	}
-	req.UsedBy = d.cfg.Host
+	req.ID, req.UsedBy = registry.NewID(), d.cfg.Host
+	d.mu.Lock()
+	d.making[req.ID] = true
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.making, req.ID)
+		d.mu.Unlock()
+	}()
 	ctx, cancel := d.request()
 	defer cancel()
 	rec, err := registry.Create(ctx, d.st, d.cfg.Now(), req)

@@ -286,3 +286,30 @@ func FuzzParsePoolID(f *testing.F) {
 		}
 	})
 }
+
+// A network that is being made at this moment is no left-over, though etcd
+// has it and memory not yet.
+func TestNetworkInTheMakingStays(t *testing.T) {
+	f := newFleet(t)
+	h := f.host("a")
+	id := registry.NewID()
+	h.mu.Lock()
+	h.making[id] = true
+	h.mu.Unlock()
+	n := f.network(registry.Request{ID: id, UsedBy: "a", ByHand: true})
+	assert.NilError(t, h.discover(t.Context()))
+	_, known := h.Network(n.ID)
+	assert.Assert(t, !known)
+
+	h.mu.Lock()
+	delete(h.making, id)
+	h.mu.Unlock()
+	assert.NilError(t, h.discover(t.Context()))
+	h.kick()
+	f.wait(func() error {
+		if ks := f.keys(); len(ks) > 0 {
+			return fmt.Errorf("left: %v", ks)
+		}
+		return nil
+	})
+}

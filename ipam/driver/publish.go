@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -83,127 +81,6 @@ func (d *Driver) wakeUnless(err error) <-chan struct{} {
 		return nil
 	}
 	return d.wake
-}
-
-// sync finds what a crash left in etcd that the journal does not know: uses
-// of networks, blocks claimed but never used, endpoints of addresses that were
-// released.
-func (d *Driver) sync(ctx context.Context) error {
-	// It reads all of net/ once, which may be much.
-	ctx, cancel := context.WithTimeout(ctx, 10*d.cfg.Timeout)
-	defer cancel()
-	if err := d.syncUses(ctx); err != nil {
-		return err
-	}
-	if err := d.syncBlocks(ctx); err != nil {
-		return err
-	}
-	for _, n := range d.all() {
-		if err := d.lookAgain(ctx, n); errors.Is(err, store.ErrNotFound) {
-			continue
-		} else if err != nil {
-			return err
-		}
-		if err := d.syncEndpoints(ctx, n); err != nil {
-			return err
-		}
-	}
-	return d.saw(nil)
-}
-
-// lookAgain is look for who has not locked the network.
-func (d *Driver) lookAgain(ctx context.Context, n *network) error {
-	unlock, err := n.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return d.look(ctx, n)
-}
-
-func (d *Driver) all() []*network {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	ns := make([]*network, 0, len(d.networks))
-	for _, n := range d.networks {
-		ns = append(ns, n)
-	}
-	return ns
-}
-
-func (d *Driver) syncUses(ctx context.Context) error {
-	uses, _, err := store.List[store.NetworkUse](ctx, d.st, d.st.Keys.AllUses())
-	if err != nil {
-		return err
-	}
-	for _, it := range uses {
-		id, _, _ := strings.Cut(strings.TrimPrefix(it.Key, d.st.Keys.AllUses()), "/")
-		if it.Value.Host != d.cfg.Host {
-			continue
-		}
-		d.mu.Lock()
-		n := d.networks[id]
-		d.mu.Unlock()
-		if n != nil {
-			continue // Its own flush says what is true.
-		}
-		if _, err := registry.Unuse(ctx, d.st, id, d.cfg.Host); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// syncBlocks removes blocks of networks that this host has nothing to do with
-// any more: it gave them up, and etcd did not hear of it.
-func (d *Driver) syncBlocks(ctx context.Context) error {
-	blocks, _, err := store.List[store.Block](ctx, d.st, d.st.Keys.Blocks())
-	if err != nil {
-		return err
-	}
-	for _, it := range blocks {
-		id, _, _ := strings.Cut(strings.TrimPrefix(it.Key, d.st.Keys.Blocks()), "/")
-		if it.Value.Host != d.cfg.Host || it.Value.Epoch != d.epoch || it.Value.State != store.BlockOwned {
-			continue
-		}
-		d.mu.Lock()
-		n := d.networks[id]
-		d.mu.Unlock()
-		if n != nil {
-			continue
-		}
-		_, err := d.st.Txn().Unchanged(it.Key, it.Revision).Delete(it.Key).Commit(ctx)
-		if err != nil && !errors.Is(err, store.ErrConflict) {
-			return err
-		}
-	}
-	return nil
-}
-
-// syncEndpoints marks for publication what etcd does not say as it is.
-func (d *Driver) syncEndpoints(ctx context.Context, n *network) error {
-	endpoints, _, err := store.List[store.Endpoint](ctx, d.st, d.st.Keys.Endpoint(n.id, ""))
-	if err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, it := range endpoints {
-		a, err := netip.ParseAddr(strings.TrimPrefix(it.Key, d.st.Keys.Endpoint(n.id, "")))
-		if err != nil || it.Value.Host != d.cfg.Host {
-			continue
-		}
-		h, held := n.share.Holder(a)
-		if !held {
-			n.dirty[a] = struct{}{}
-			continue
-		}
-		if _, noted := n.notes[a]; !noted && h.Name == it.Value.Container {
-			n.notes[a] = Note{MAC: it.Value.MAC, Endpoint: it.Value.Endpoint}
-			delete(n.dirty, a)
-		}
-	}
-	return nil
 }
 
 // flush publishes everything that waits.
@@ -306,79 +183,4 @@ func (d *Driver) endpoints(n *network) (*store.Txn, []netip.Addr) {
 		addrs = append(addrs, a)
 	}
 	return t, addrs
-}
-
-// giveBack returns blocks that the host does not need to their networks, and
-// forgets networks that are nothing to it any more.
-func (d *Driver) giveBack(ctx context.Context) error {
-	var errs []error
-	for _, n := range d.all() {
-		errs = append(errs, d.giveBackOf(ctx, n))
-	}
-	return errors.Join(errs...)
-}
-
-func (d *Driver) giveBackOf(ctx context.Context, n *network) error {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
-	defer cancel()
-	unlock, err := n.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	for _, i := range d.spare(n) {
-		d.mu.Lock()
-		rev, known := n.revisions[i]
-		if !known || n.waiting(i) || !n.share.RemoveBlock(i) {
-			d.mu.Unlock()
-			continue // Taken into use again, or still to be published.
-		}
-		delete(n.revisions, i)
-		key := d.st.Keys.Block(n.id, n.block(i))
-		commit := d.append(record{Op: opUnblock, Network: n.id, Block: i})
-		d.mu.Unlock()
-		err := commit.Wait()
-		if err != nil {
-			d.mu.Lock()
-			n.unsure = true // The block is ours still, in etcd.
-			d.mu.Unlock()
-			return err
-		}
-		_, err = d.st.Txn().Unchanged(key, rev).Delete(key).Commit(ctx)
-		d.mu.Lock()
-		if n.unsure = n.unsure || err != nil; err == nil && n.taken != nil {
-			n.taken.Clear(i)
-		}
-		d.mu.Unlock()
-		if err != nil {
-			return fmt.Errorf("give back block of network %s: %w", n.id, err)
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.forgetIfDone(n)
-	return nil
-}
-
-// spare are the blocks that the host can do without. Of large blocks it keeps
-// one while the network is in use.
-func (d *Driver) spare(n *network) []int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	rest, keep := d.cfg.IdleReturn, 1
-	if n.small() || n.uses == 0 {
-		rest, keep = d.cfg.Cooldown, 0
-	}
-	idle := n.share.Idle(d.cfg.Now(), rest)
-	return idle[min(keep, len(idle)):]
-}
-
-// waiting reports whether an address of block i is to be published.
-func (n *network) waiting(i int) bool {
-	for a := range n.dirty {
-		if k, err := n.grid.Index(a); err == nil && k == i {
-			return true
-		}
-	}
-	return false
 }

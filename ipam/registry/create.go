@@ -40,7 +40,7 @@ func create(ctx context.Context, st *store.Store, now time.Time, r Request, guar
 	if err != nil {
 		return store.Network{}, err
 	}
-	id := newID()
+	id := or(r.ID, NewID())
 	var made store.Network
 	err = exclusive(ctx, st, guards, func(all []store.Network) (*store.Txn, error) {
 		if n, ok, err := sameName(r, all); err != nil || ok {

@@ -33,6 +33,8 @@ var (
 // Request describes a network to make. The zero value asks for a routed
 // network with the next subnet of the default pool.
 type Request struct {
+	// ID is the new network's id, as from [NewID]; empty means a fresh one.
+	ID string
 	// Name and App, both set, make the request idempotent. Name may be
 	// empty for a network made by hand; see [SetName].
 	Name, App string
@@ -161,8 +163,8 @@ func Title(n store.Network) string {
 	return fmt.Sprintf("%s (%s)", n.ID, n.Subnet)
 }
 
-// newID returns 12 random lower-case hex digits.
-func newID() string {
+// NewID returns an id for a network: 12 random lower-case hex digits.
+func NewID() string {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
 	return hex.EncodeToString(b[:])

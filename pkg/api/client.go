@@ -180,6 +180,9 @@ func (c *Client) each(ctx context.Context, r call, send func(ctx context.Context
 		}
 		select {
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return nil, err // it says more
+			}
 			return nil, context.Cause(ctx)
 		case <-time.After(electionPause):
 		}

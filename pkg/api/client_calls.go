@@ -10,19 +10,22 @@ import (
 // Info describes the controller that answers, and the fleet.
 func (c *Client) Info(ctx context.Context) (Info, error) {
 	var out Info
-	return out, c.get(ctx, "/info", nil, &out)
+	err := c.get(ctx, "/info", nil, &out)
+	return out, err
 }
 
 // Applications lists the fleet's applications by name.
 func (c *Client) Applications(ctx context.Context) ([]Application, error) {
 	var out []Application
-	return out, c.get(ctx, "/applications", nil, &out)
+	err := c.get(ctx, "/applications", nil, &out)
+	return out, err
 }
 
 // Application describes one application; [ErrNotFound] when there is none.
 func (c *Client) Application(ctx context.Context, app string) (ApplicationDetail, error) {
 	var out ApplicationDetail
-	return out, c.get(ctx, appPath(app), nil, &out)
+	err := c.get(ctx, appPath(app), nil, &out)
+	return out, err
 }
 
 // Tasks lists the tasks of an application, or of all when app is "".
@@ -32,26 +35,30 @@ func (c *Client) Tasks(ctx context.Context, app string) ([]Task, error) {
 		q.Set("app", app)
 	}
 	var out []Task
-	return out, c.get(ctx, "/tasks", q, &out)
+	err := c.get(ctx, "/tasks", q, &out)
+	return out, err
 }
 
 // Hosts lists the fleet's hosts by name.
 func (c *Client) Hosts(ctx context.Context) ([]Host, error) {
 	var out []Host
-	return out, c.get(ctx, "/hosts", nil, &out)
+	err := c.get(ctx, "/hosts", nil, &out)
+	return out, err
 }
 
 // Host describes one host; [ErrNotFound] when there is none.
 func (c *Client) Host(ctx context.Context, host string) (Host, error) {
 	var out Host
-	return out, c.get(ctx, hostPath(host), nil, &out)
+	err := c.get(ctx, hostPath(host), nil, &out)
+	return out, err
 }
 
 // RegisterHost asks for a place in the fleet for a host that is about to be
 // adopted: [ErrConflict] when its name or engine is known already.
 func (c *Client) RegisterHost(ctx context.Context, r HostRequest) (HostCredentials, error) {
 	var out HostCredentials
-	return out, c.unary(ctx, call{method: http.MethodPost, path: "/hosts", body: r}, &out)
+	err := c.unary(ctx, call{method: http.MethodPost, path: "/hosts", body: r}, &out)
+	return out, err
 }
 
 // Cancel takes back the release that is under way: [ErrConflict] when there is
@@ -63,7 +70,8 @@ func (c *Client) Cancel(ctx context.Context, app string) error {
 // ExecState tells how a command run by [Client.Exec] is getting on.
 func (c *Client) ExecState(ctx context.Context, task, exec string) (ExecState, error) {
 	var out ExecState
-	return out, c.get(ctx, execPath(task, exec), nil, &out)
+	err := c.get(ctx, execPath(task, exec), nil, &out)
+	return out, err
 }
 
 // ExecResize sets the size of a command's terminal, in characters.

@@ -70,9 +70,28 @@ func TestAControllerThatCannotServeIsPassedOver(t *testing.T) {
 	defer c.Close()
 	assert.NilError(t, c.Deploy(t.Context(), api.DeployRequest{Application: &model.Application{Name: "a"}}, func(api.Progress) error { return nil }))
 
-	_, err := api.NewClient([]string{a.URL}, f.TLS()).Info(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
+	defer cancel()
+	_, err := api.NewClient([]string{a.URL}, f.TLS()).Info(ctx)
 	assert.Assert(t, errors.Is(err, api.ErrUnreachable))
 	assert.Equal(t, err.Error(), "no controller answers:\n  "+a.URL+": no leader yet")
+}
+
+func TestAnElectionIsWaitedFor(t *testing.T) {
+	f := apitest.NewFleet(t)
+	var asked atomic.Int32
+	refusing := refuse(http.StatusServiceUnavailable, api.Error{Message: "no leader yet"})
+	s := f.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) <= 2 {
+			refusing(w, r)
+			return
+		}
+		sendLines(w, api.Progress{Release: 1, Done: "ok"})
+	}))
+	c := api.NewClient([]string{s.URL}, f.TLS())
+	defer c.Close()
+	assert.NilError(t, c.Deploy(t.Context(), api.DeployRequest{Application: &model.Application{Name: "a"}}, func(api.Progress) error { return nil }))
+	assert.Equal(t, asked.Load(), int32(3))
 }
 
 func TestNoControllerAnswersNamesEachAndWhy(t *testing.T) {
@@ -106,7 +125,7 @@ func TestRefusalsKeepTheirKindAndEveryProblem(t *testing.T) {
 		assert.Equal(t, err.Error(), "cannot\nfirst\nsecond")
 		c.Close()
 	}
-	s := f.Serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy says no", 502) }))
+	s := f.Serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy says no", http.StatusBadGateway) }))
 	c := api.NewClient([]string{s.URL}, f.TLS())
 	defer c.Close()
 	_, err := c.Info(t.Context())

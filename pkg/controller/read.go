@@ -34,13 +34,6 @@ func (c *cache) next() <-chan struct{} {
 	return c.changed
 }
 
-// ready reports whether the first read has come through.
-func (c *cache) ready() bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.revision > 0
-}
-
 // app returns an application's state; Revision 0 when there is none.
 func (c *cache) app(name string) store.Item[store.AppState] {
 	c.mu.RLock()

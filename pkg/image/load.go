@@ -102,12 +102,12 @@ func (i *Image) send(ctx context.Context, e Engine) error {
 	res, err := e.ImageLoad(ctx, r, client.ImageLoadWithQuiet(true))
 	_ = r.CloseWithError(errors.New("the engine stopped reading")) // always nil; ends the writer
 	if err != nil {
-		<-written
+		_ = <-written
 		return err
 	}
 	defer func() { _ = res.Close() }() // was read to its end
 	answer, err := io.ReadAll(io.LimitReader(res, 1<<20))
-	<-written // the engine's word counts: it may not read the padding at the end
+	_ = <-written // the engine's word counts: it may not read the padding at the end
 	if err != nil {
 		return err
 	}

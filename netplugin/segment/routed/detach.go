@@ -40,7 +40,7 @@ func (s *Segment) removeLink(name string) {
 				break
 			}
 			s.Log.Warn("link not removed, trying again", "link", name, "error", err)
-			time.Sleep(wait)
+			time.Sleep(wait) //nolint:forbidigo // the kernel does not say when it will let go of a link
 		}
 		s.mu.Lock()
 		delete(s.detaching, name)
