@@ -14,15 +14,19 @@ import (
 // work and show; and removing it removes it everywhere.
 func TestPlainNetworkMustSpanTheFleet(t *testing.T) {
 	f := shared
-	for name, create := range map[string][]string{
-		"own IPAM":      {"docker", "network", "create", "-d", "clocker", "--ipam-driver", "clocker", "plain"},
-		"engine's IPAM": {"docker", "network", "create", "-d", "clocker", "--subnet", "10.99.0.0/16", "plain"},
-		"nothing else":  {"docker", "network", "create", "-d", "clocker", "plain"},
+	for _, c := range []struct {
+		name, remover string
+		options       []string
+	}{
+		{"own IPAM", "h2", []string{"--ipam-driver", "clocker"}},
+		{"engine's IPAM", "h1", []string{"--subnet", "10.99.0.0/16"}},
+		{"nothing else", "h3", nil},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
+			create := append(append([]string{"docker", "network", "create", "-d", "clocker"}, c.options...), "plain")
 			etcd := f.etcd(t)
 			keys := f.keys(t, etcd)
-			h1, h2 := f.bed.Host("h1"), f.bed.Host("h2")
+			h1 := f.bed.Host("h1")
 			if _, err := h1.Exec(t.Context(), create...); err != nil {
 				t.Fatal(err)
 			}
@@ -59,7 +63,7 @@ func TestPlainNetworkMustSpanTheFleet(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := h2.Exec(t.Context(), "docker", "network", "rm", "plain"); err != nil {
+			if _, err := f.bed.Host(c.remover).Exec(t.Context(), "docker", "network", "rm", "plain"); err != nil {
 				t.Fatal(err)
 			}
 			for _, h := range f.bed.Hosts() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -28,7 +29,7 @@ import (
 )
 
 // spaces are the address spaces of the IPAM driver, which engines may ask for
-// before the host belongs to a fleet.
+// before it is there.
 var spaces = ipam.AddressSpacesResponse{
 	LocalDefaultAddressSpace: addresses.LocalSpace, GlobalDefaultAddressSpace: addresses.GlobalSpace,
 }
@@ -42,7 +43,11 @@ type host struct {
 // run waits for the host to be adopted, puts the real drivers in place, and
 // keeps them running until ctx ends.
 func (h host) run(ctx context.Context, s *server.Server) error {
-	c, err := hostconfig.Wait(ctx, h.config, time.Second)
+	c, err := hostconfig.Load(h.config)
+	if errors.Is(err, hostconfig.ErrNotAdopted) {
+		s.Use(server.Refuse(err, spaces))
+		c, err = hostconfig.Wait(ctx, h.config, time.Second)
+	}
 	if err != nil {
 		return err
 	}

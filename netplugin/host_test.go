@@ -347,7 +347,9 @@ func TestManyAtOnce(t *testing.T) {
 	containers := make([]*nettest.Container, n)
 	errs := make([]error, n)
 	for i := range n {
-		wg.Go(func() { containers[i], errs[i] = n1.TryRun(nettest.Port{Proto: 6, Port: 80, HostPort: uint16(8000 + i)}) })
+		wg.Go(func() {
+			containers[i], errs[i] = n1.TryRun(nettest.Port{Proto: 6, Port: 80, HostPort: uint16(8000 + i)})
+		})
 	}
 	wg.Wait()
 	seen := map[string]bool{}

@@ -71,7 +71,7 @@ func run(args []string) error {
 // serve opens the sockets before anything else: an engine that starts waits
 // for them.
 func serve(ctx context.Context, log *slog.Logger, paths []string, h host) error {
-	s := server.New(log, server.Refuse(hostconfig.ErrNotAdopted, spaces))
+	s := server.New(log, spaces)
 	var open []net.Listener
 	defer func() {
 		for _, l := range open {

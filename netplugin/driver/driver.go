@@ -80,7 +80,7 @@ type Segment interface {
 
 // Topology is what is known of the fleet's networks.
 type Topology interface {
-	Read(func(t *topology.Topology, known bool))
+	Read(func(t *topology.Topology, k topology.Knowledge))
 	// Network finds a network of the fleet by its id, in etcd if need be;
 	// store.ErrNotFound, wrapped, when there is none.
 	Network(ctx context.Context, id string) (store.Network, error)

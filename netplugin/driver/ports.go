@@ -99,11 +99,17 @@ func take(b binding) (policy.Port, io.Closer, error) {
 	return policy.Port{}, nil, errors.Join(errs...)
 }
 
+const dnsPort = 53
+
 // listen takes one port; port 0 takes any and returns which.
 func listen(p policy.Port) (policy.Port, io.Closer, error) {
 	host := "0.0.0.0"
 	if p.HostIP.IsValid() {
 		host = p.HostIP.String()
+	} else if p.HostPort == dnsPort {
+		// On an address of its own the host's DNS listens there, which the
+		// filter never translates.
+		return p, nil, nil
 	}
 	at := net.JoinHostPort(host, strconv.Itoa(int(p.HostPort)))
 	switch p.Protocol {

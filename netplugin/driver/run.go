@@ -52,7 +52,7 @@ func (d *Driver) again() {
 // readFleet tells the filter what the fleet's address space is.
 func (d *Driver) readFleet() {
 	var ps []netip.Prefix
-	d.Topology.Read(func(t *topology.Topology, _ bool) { ps = t.Prefixes() })
+	d.Topology.Read(func(t *topology.Topology, _ topology.Knowledge) { ps = t.Prefixes() })
 	d.mu.Lock()
 	for _, n := range d.networks {
 		// A network made a moment ago may not have come back from etcd yet.

@@ -142,14 +142,12 @@ func (h *Host) Adopt() {
 // Socket is the plugin's socket.
 func (h *Host) Socket() string { return filepath.Join(h.Dir, "clocker.sock") }
 
-// Start starts the plugin and waits until it answers, and, on an adopted host,
-// until it serves the fleet.
+// Start starts the plugin and waits until it answers.
 func (h *Host) Start() {
 	h.t.Helper()
 	h.process = h.World.plugin("--config", h.Dir+"/etc", "--state", h.Dir+"/state", "--socket", h.Socket())
 	h.process.Stdout = logWriter{h}
 	h.process.Stderr = h.process.Stdout
-	h.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: 0}
 	h.Do(func() { check(h.t, h.process.Start()) })
 	h.exited = make(chan struct{})
 	go func(p *exec.Cmd, done chan struct{}) {
@@ -157,17 +155,7 @@ func (h *Host) Start() {
 		close(done)
 	}(h.process, h.exited)
 	h.t.Cleanup(h.Kill)
-	adopted := false
-	if _, err := os.Stat(h.Dir + "/etc/host.json"); err == nil {
-		adopted = true
-	}
-	h.Eventually(20*time.Second, "plugin answers", func() error {
-		if err := h.call("NetworkDriver.GetCapabilities", nil, nil); err != nil || !adopted {
-			return err
-		}
-		// Refused until the fleet's drivers are in place.
-		return h.call("NetworkDriver.GwAllocCheck", struct{}{}, nil)
-	})
+	h.Eventually(20*time.Second, "plugin answers", func() error { return h.call("NetworkDriver.GetCapabilities", nil, nil) })
 }
 
 // Kill kills the plugin with SIGKILL, if it runs.
@@ -198,7 +186,7 @@ func (h *Host) Eventually(within time.Duration, what string, f func() error) {
 		select {
 		case <-ctx.Done():
 			h.t.Fatalf("%s: %s: %v", h.ID, what, err)
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(30 * time.Millisecond):
 		}
 	}
 }

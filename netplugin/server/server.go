@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,30 +65,58 @@ type Drivers struct {
 	IPAM    ipam.Ipam
 }
 
-// Server answers on any number of sockets. Its drivers can be replaced while
-// it runs.
+// Server answers on any number of sockets. What it is (capabilities, address
+// spaces) it says at once; other calls wait for [Server.Use].
 type Server struct {
 	log     *slog.Logger
 	handler sdk.Handler
+	// always answers what never changes.
+	always  Drivers
 	current atomic.Pointer[Drivers]
+	ready   chan struct{} // closed by the first Use
+	once    sync.Once
 }
 
-// New returns a server that answers with d until [Server.Use] is called.
-func New(log *slog.Logger, d Drivers) *Server {
-	s := &Server{log: log, handler: sdk.NewHandler(manifest)}
-	s.current.Store(&d)
+// patience is how long a call waits for drivers: an engine that starts makes
+// calls that must not be lost while the plugin starts too.
+const patience = 20 * time.Second
+
+// errStarting means that a call has waited for long enough.
+var errStarting = errors.New("the network plugin has not finished starting: see its log")
+
+// New returns a server that has no drivers yet. spaces is what it says of the
+// IPAM driver's address spaces.
+func New(log *slog.Logger, spaces ipam.AddressSpacesResponse) *Server {
+	s := &Server{log: log, handler: sdk.NewHandler(manifest), always: Refuse(errStarting, spaces), ready: make(chan struct{})}
 	s.networkCalls()
 	s.ipamCalls()
 	return s
 }
 
-// Use makes the server answer with other drivers from the next call on.
-func (s *Server) Use(d Drivers) { s.current.Store(&d) }
+// Use makes the server answer with these drivers from now on.
+func (s *Server) Use(d Drivers) {
+	s.current.Store(&d)
+	s.once.Do(func() { close(s.ready) })
+}
+
+// drivers waits for drivers to answer with.
+func (s *Server) drivers() Drivers {
+	select {
+	case <-s.ready:
+	default:
+		select {
+		case <-s.ready:
+		case <-time.After(patience):
+			return s.always
+		}
+	}
+	return *s.current.Load()
+}
 
 func (s *Server) networkCalls() {
-	driver := func() Network { return s.current.Load().Network }
+	driver := func() Network { return s.drivers().Network }
 	handle(s, "NetworkDriver.GetCapabilities", func(*struct{}) (*Capabilities, error) {
-		c, err := driver().GetCapabilities()
+		c, err := s.always.Network.GetCapabilities()
 		if err != nil {
 			return nil, err
 		}
@@ -124,10 +153,12 @@ func (s *Server) networkCalls() {
 }
 
 func (s *Server) ipamCalls() {
-	driver := func() ipam.Ipam { return s.current.Load().IPAM }
-	handle(s, "IpamDriver.GetCapabilities", func(*struct{}) (*ipam.CapabilitiesResponse, error) { return driver().GetCapabilities() })
+	driver := func() ipam.Ipam { return s.drivers().IPAM }
+	handle(s, "IpamDriver.GetCapabilities", func(*struct{}) (*ipam.CapabilitiesResponse, error) {
+		return s.always.IPAM.GetCapabilities()
+	})
 	handle(s, "IpamDriver.GetDefaultAddressSpaces", func(*struct{}) (*ipam.AddressSpacesResponse, error) {
-		return driver().GetDefaultAddressSpaces()
+		return s.always.IPAM.GetDefaultAddressSpaces()
 	})
 	handle(s, "IpamDriver.RequestPool", func(r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
 		return driver().RequestPool(r)

@@ -9,8 +9,7 @@ import (
 // engine what they are, let it delete whatever it wants, and refuse
 // everything else with err.
 //
-// spaces is what GetDefaultAddressSpaces answers; it must be what the real
-// IPAM driver answers later, as the engine may remember it.
+// spaces is what GetDefaultAddressSpaces answers.
 func Refuse(err error, spaces ipam.AddressSpacesResponse) Drivers {
 	return Drivers{Network: refusingNetwork{err}, IPAM: refusingIPAM{err, spaces}}
 }

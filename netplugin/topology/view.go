@@ -23,7 +23,7 @@ type View struct {
 
 	mu   sync.RWMutex
 	now  *Topology // guarded by mu; its content too
-	have bool      // guarded by mu: now is from etcd or from the file
+	know Knowledge // guarded by mu
 	// raws are the records behind now, kept to be written to the file;
 	// guarded by mu.
 	raws map[string]json.RawMessage
@@ -32,6 +32,17 @@ type View struct {
 	listeners map[chan struct{}]bool
 	dirty     chan struct{}
 }
+
+// Knowledge is how good a topology is.
+type Knowledge int
+
+// A topology may be empty because nobody has told anything yet, be what an
+// earlier run wrote down, which may lack the newest, or follow etcd.
+const (
+	Unknown Knowledge = iota
+	Remembered
+	Followed
+)
 
 // saveEvery is the least time between two writes of the remembered file.
 const saveEvery = 2 * time.Second
@@ -63,7 +74,7 @@ func NewView(s *store.Store, dir string, log *slog.Logger) (*View, error) {
 	for key, value := range raws {
 		v.put(store.Raw{Key: key, Value: value})
 	}
-	v.have = true
+	v.know = Remembered
 	return v, nil
 }
 
@@ -95,11 +106,10 @@ func (v *View) Changes(ctx context.Context) <-chan struct{} {
 }
 
 // Read calls f with the newest topology, which f must neither change nor keep.
-// known is false as long as neither etcd nor the file has told anything.
-func (v *View) Read(f func(t *Topology, known bool)) {
+func (v *View) Read(f func(t *Topology, k Knowledge)) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	f(v.now, v.have)
+	f(v.now, v.know)
 }
 
 // Network returns a network by id, asking etcd when the view does not hold it
@@ -123,7 +133,7 @@ func (v *View) apply(c store.Change) {
 	relevant := c.Reset
 	if c.Reset {
 		v.now, v.raws = New(), map[string]json.RawMessage{}
-		v.have = true
+		v.know = Followed
 	}
 	for _, r := range c.Puts {
 		relevant = v.put(r) || relevant

@@ -76,6 +76,7 @@ func (n *networks) setRecords(c store.Change) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.seen++
+	n.remember()
 	next := n.records
 	if c.Reset {
 		next = map[string]store.Network{}
@@ -104,6 +105,16 @@ func (n *networks) setRecords(c store.Change) {
 	n.records = next
 }
 
+// remember ties the engine's networks that were made by hand here to the
+// fleet's before those are forgotten: only the record tells which is which,
+// and the next network may well get the same subnet.
+func (n *networks) remember() {
+	for id, d := range n.docker {
+		d.FleetID = fleetID(d, n.records)
+		n.docker[id] = d
+	}
+}
+
 // recall gives networks that an earlier run of the agent knew.
 func (n *networks) recall(rs []store.Network) {
 	n.mu.Lock()
@@ -125,8 +136,12 @@ func (n *networks) resync(ns []engine.Network) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.seen++
+	was := n.docker
 	n.docker = map[string]engine.Network{}
 	for _, d := range ns {
+		if d.FleetID == "" {
+			d.FleetID = was[d.ID].FleetID
+		}
 		n.docker[d.ID] = d
 	}
 }
@@ -391,6 +406,9 @@ func (n *networks) gone(id string) error {
 	}
 	n.mu.Lock()
 	delete(n.byHand, id) // with the record still there it is made again
+	if len(hosts) == 0 {
+		delete(n.records, id) // the watch says so later
+	}
 	n.mu.Unlock()
 	if len(hosts) > 0 {
 		return fmt.Errorf("remove network from the fleet: containers on %v use it: it is made here again", hosts)

@@ -14,10 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -46,7 +44,7 @@ var hostMAC = net.HardwareAddr{0x02, 0x43, 0x4b, 0x00, 0x00, 0x01}
 
 // Topology is where the segment learns about other hosts from.
 type Topology interface {
-	Read(func(t *topology.Topology, known bool))
+	Read(func(t *topology.Topology, k topology.Knowledge))
 }
 
 // Config is what a [Segment] works with.
@@ -68,6 +66,7 @@ type Segment struct {
 	mu        sync.Mutex
 	networks  map[string]segment.Network  // by id; guarded by mu
 	endpoints map[string]segment.Endpoint // by id; guarded by mu
+	attaching map[string]bool             // endpoints whose links are not ready; guarded by mu
 	applied   []Route                     // what the kernel was last brought to; guarded by mu
 	detaching map[string]bool             // links being removed; guarded by mu
 
@@ -88,6 +87,7 @@ func New(c Config) *Segment {
 		Config:    c,
 		networks:  map[string]segment.Network{},
 		endpoints: map[string]segment.Endpoint{},
+		attaching: map[string]bool{},
 		detaching: map[string]bool{},
 		kick:      make(chan struct{}, 1),
 		slots:     make(chan struct{}, detachers),
@@ -134,18 +134,21 @@ func (s *Segment) RemoveNetwork(id string) {
 // Attach makes the endpoint's link and everything the host needs to reach its
 // address. Whatever of it is there already is taken as it is.
 func (s *Segment) Attach(e segment.Endpoint) error {
+	// Known from here on, so that its route is not taken for a stray one.
+	s.mu.Lock()
+	s.endpoints[e.ID], s.attaching[e.ID] = e, true
+	s.mu.Unlock()
 	l, err := s.link(e)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.settle(e, l.Attrs().Index)
 	}
 	s.mu.Lock()
-	s.endpoints[e.ID] = e
+	delete(s.attaching, e.ID)
 	s.mu.Unlock()
-	if err := s.settle(e, l.Attrs().Index); err != nil {
+	if err != nil {
 		s.Detach(e)
-		return err
 	}
-	return nil
+	return err
 }
 
 // link makes the veth pair, down, or finds it.
@@ -236,7 +239,12 @@ func (s *Segment) Gone() ([]segment.Endpoint, error) {
 	// The endpoints first: one attached after that is not missed in the list
 	// of links.
 	s.mu.Lock()
-	endpoints := slices.Collect(maps.Values(s.endpoints))
+	var endpoints []segment.Endpoint
+	for id, e := range s.endpoints {
+		if !s.attaching[id] {
+			endpoints = append(endpoints, e)
+		}
+	}
 	s.mu.Unlock()
 	ours, err := s.links()
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clocker.io/clocker/netplugin/carrier"
+	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
 )
 
@@ -154,13 +155,13 @@ func (s *Segment) sync(force bool) error {
 	endpoints := slices.Collect(maps.Values(s.endpoints))
 	var routes []Route
 	var peers map[string][]carrier.Peer
-	known := false
-	s.Topology.Read(func(t *topology.Topology, k bool) {
+	known := topology.Unknown
+	s.Topology.Read(func(t *topology.Topology, k topology.Knowledge) {
 		known = k
 		routes = plan(s.Host, networks, endpoints, t)
 		peers = peersOf(routes, t)
 	})
-	if !known {
+	if known == topology.Unknown {
 		// What an earlier run left in the kernel is better than nothing.
 		return nil
 	}
@@ -176,7 +177,7 @@ func (s *Segment) sync(force bool) error {
 	want, err := s.resolve(routes, peers)
 	errs = append(errs, err)
 	if want != nil {
-		errs = append(errs, s.applyRoutes(routes, want))
+		errs = append(errs, s.applyRoutes(want, s.keep(routes, networks, known)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		s.applied = nil
@@ -236,6 +237,9 @@ func (s *Segment) resolve(routes []Route, peers map[string][]carrier.Peer) (map[
 	if err != nil {
 		return nil, err
 	}
+	for id := range s.attaching {
+		delete(links, segment.LinkName(id))
+	}
 	want := map[netip.Prefix]*netlink.Route{}
 	for _, r := range routes {
 		switch r.Target {
@@ -272,26 +276,40 @@ func hopRoute(dst netip.Prefix, h carrier.Hop) *netlink.Route {
 	return r
 }
 
+// keep tells which of the kernel's routes that are not wanted are left as they
+// are: those that are planned but have no way at present, as the reason may be
+// a passing one; and while etcd has not been heard of, all that are within the
+// networks here, as an earlier run may have known more.
+func (s *Segment) keep(planned []Route, networks []segment.Network, known topology.Knowledge) func(netip.Prefix) bool {
+	in := map[netip.Prefix]bool{}
+	for _, r := range planned {
+		in[r.Dst] = true
+	}
+	return func(dst netip.Prefix) bool {
+		if in[dst] {
+			return true
+		}
+		return known != topology.Followed && slices.ContainsFunc(networks, func(n segment.Network) bool {
+			return n.Subnet.Contains(dst.Addr()) && n.Subnet.Bits() < dst.Bits()
+		})
+	}
+}
+
 // applyRoutes makes the kernel's routes of our protocol those that are wanted.
-// One that is planned but has no way at present is left as it is: the reason
-// may be a passing one.
-func (s *Segment) applyRoutes(planned []Route, want map[netip.Prefix]*netlink.Route) error {
+func (s *Segment) applyRoutes(want map[netip.Prefix]*netlink.Route, keep func(netip.Prefix) bool) error {
 	have, err := Routes(s.Handle)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	same, keep := map[netip.Prefix]bool{}, map[netip.Prefix]bool{}
-	for _, r := range planned {
-		keep[r.Dst] = true
-	}
+	same := map[netip.Prefix]bool{}
 	for i := range have {
 		dst, ok := prefix(have[i].Dst)
 		if w := want[dst]; ok && w != nil && have[i].Priority == Metric {
 			same[dst] = equal(w, &have[i])
 			continue
 		}
-		if ok && keep[dst] && have[i].Priority == Metric {
+		if ok && have[i].Priority == Metric && keep(dst) {
 			continue
 		}
 		if err := s.Handle.RouteDel(&have[i]); err != nil && !errors.Is(err, syscall.ESRCH) {

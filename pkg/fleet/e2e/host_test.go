@@ -57,7 +57,7 @@ func TestHostsMustComeAndGoWithoutATrace(t *testing.T) {
 				h, err := c.Host(t.Context(), "h2")
 				assert.NilError(t, err)
 				assert.Equal(t, h.Status, "ready", "a refusal must change nothing")
-				w.exec("h2", "docker", "rm", "-f", "stranger")
+				w.exec("h2", "docker", "rm", "-f", "-v", "stranger")
 				w.exec("h2", "docker", "image", "rm", "redis:3")
 			})
 			t.Run("a name that is taken must be refused", func(t *testing.T) {

@@ -1,0 +1,3 @@
+// Package driver answers the engine's volume calls. Design page:
+// docs/design/volumes.md.
+package driver
