@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -57,6 +58,20 @@ func TestRemovedHostMustBeAsBefore(t *testing.T) {
 	ctx := t.Context()
 	h3 := f.bed.Host("h3")
 	f.deploy(t, "moves", "compose.yaml", fmt.Sprintf(stack, 18071))
+	// A network made by hand is on h3 too, and must not hold it back.
+	h1 := f.bed.Host("h1")
+	if _, err := h1.Exec(ctx, "docker", "network", "create", "-d", "clocker", "--ipam-driver", "clocker", "byhand"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := h1.Exec(context.Background(), "docker", "network", "rm", "byhand"); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, 10*time.Second, "the network is on h3", func() error {
+		_, err := h3.Exec(ctx, "docker", "network", "inspect", "byhand")
+		return err
+	})
 	f.clocker(t, "host", "rm", "h3")
 	for name, task := range f.tasks(t, "moves") {
 		if task.Host == "h3" {

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/png"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -281,4 +284,37 @@ func TestOperationsMustReachTheirServices(t *testing.T) {
 	if out := f.clocker(t, "ls", "--format", "{{.Name}} {{.Status}}"); !strings.Contains(out, "ops running") {
 		t.Errorf("ls: %q", out)
 	}
+}
+
+// A file may come from standard input, from a URL or from a directory.
+func TestFilesMayComeFromAnywhere(t *testing.T) {
+	f := shared
+	const content = "services:\n  web: {image: 'clocker.io/test/web:1'}\n"
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, content) }))
+	defer srv.Close()
+	for app, ref := range map[string]string{"from-dir": filepath.Dir(writeFile(t, "compose.yaml", content)), "from-url": srv.URL + "/compose.yaml", "from-stdin": "-"} {
+		f.removeAfter(t, app)
+		c := f.prepare(t.Context(), "clocker", "deploy", ref, "--app", app)
+		c.Stdin = strings.NewReader(content)
+		if err := runCommand(c).err(); err != nil {
+			t.Error(err)
+		}
+		if task := f.tasks(t, app)[app+"-web-1"]; task.State != "running" {
+			t.Errorf("%s: %+v", app, task)
+		}
+	}
+}
+
+// A dry run must say what would be done, where and why, and do nothing.
+func TestDryRunMustChangeNothing(t *testing.T) {
+	f := shared
+	etcd := f.etcd(t)
+	before, keys := f.inventories(t), f.keys(t, etcd)
+	out := f.clocker(t, "deploy", "--dry-run", "../examples/blueprints/05-application-1-docker.yaml")
+	for _, want := range []string{"my-application_default", "my-application-redis-1", "my-application-identidock-1", "h1", "h2", "h3", "does not exist"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("dry run lacks %q:\n%s", want, out)
+		}
+	}
+	f.unchanged(t, before, keys, etcd)
 }

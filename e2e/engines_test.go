@@ -56,6 +56,16 @@ func TestExternalEtcdMustCarryAFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// An etcd that does not answer: refused, and nothing left of it.
+	h1 := f.bed.Host("h1")
+	before := inventoryOf(t, h1, hostLooks)
+	r := f.command(ctx, "clocker", "init", "--fleet", f.name, "--etcd", "http://"+f.bed.Gateway()+":1")
+	if r.code == 0 || !strings.Contains(r.stderr, "etcd") || !strings.Contains(r.stderr, f.bed.Gateway()+":1") {
+		t.Errorf("init without etcd: exit %d\n%s", r.code, r.stderr)
+	}
+	if err := before.difference(inventoryOf(t, h1, hostLooks)); err != nil {
+		t.Errorf("init without etcd leaves something: %v", err)
+	}
 	cluster, err := f.bed.Etcd(ctx, 3)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +92,7 @@ func TestExternalEtcdMustCarryAFleet(t *testing.T) {
 	if err := cluster.Kill(1); err != nil {
 		t.Fatal(err)
 	}
-	r := f.command(t.Context(), "clocker", "deploy", writeFile(t, "compose.yaml", fmt.Sprintf(stack, 18095)), "--app", "app")
+	r = f.command(t.Context(), "clocker", "deploy", writeFile(t, "compose.yaml", fmt.Sprintf(stack, 18095)), "--app", "app")
 	if r.code == 0 || r.stderr == "" {
 		t.Errorf("deploy without a majority: exit %d %s", r.code, r.stderr)
 	}

@@ -224,9 +224,14 @@ func TestPublishedPorts(t *testing.T) {
 		assert.ErrorContains(t, err, "address already in use")
 	})
 	t.Run("withdrawn when the container stops", func(t *testing.T) {
+		flow := w.Outside.Dial("udp4", public)
+		flow.Answers(t)
 		web.Stop()
 		w.Outside.NotReaches(t, public)
-		n1.Run(nettest.Port{Proto: 6, Port: 80, HostPort: 8080})
+		again := n1.Run(nettest.Port{Proto: 6, Port: 80, HostPort: 8080}, nettest.Port{Proto: 17, Port: 80, HostPort: 8080})
+		again.Serve("0.0.0.0:80")
+		w.Outside.Reaches(t, public)
+		flow.Answers(t) // a flow that goes on must follow
 	})
 }
 
@@ -359,4 +364,14 @@ func TestManyAtOnce(t *testing.T) {
 		seen[c.Address] = true
 	}
 	assert.Equal(t, len(seen), n, "addresses given twice")
+	for _, c := range containers {
+		wg.Go(c.Stop)
+	}
+	wg.Wait()
+	h1.Eventually(5*time.Second, "links are gone", func() error {
+		if left := h1.Run("ip", "-br", "link", "show", "type", "veth"); strings.Contains(left, "\nck") {
+			return fmt.Errorf("left: %s", left)
+		}
+		return nil
+	})
 }

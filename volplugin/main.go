@@ -75,6 +75,7 @@ func serve(ctx context.Context, log *slog.Logger, root, socket string) error {
 	if err != nil {
 		return err
 	}
+	defer d.Close()
 	l, err := listen(socket)
 	if err != nil {
 		return err

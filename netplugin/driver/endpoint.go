@@ -299,12 +299,26 @@ func (d *Driver) tearDown(id string) {
 	if !ok {
 		return
 	}
-	if err := d.Filter.RemoveEndpoint(segment.LinkName(id)); err != nil {
-		d.Log.Error("endpoint's rules left behind", "endpoint", id, "error", err)
-	}
+	d.removeRules(e)
 	d.ports.Release(id)
 	d.Segment.Detach(e.Endpoint)
 	if err := d.files.deleteEndpoint(id); err != nil {
 		d.Log.Error("endpoint's state left behind", "endpoint", id, "error", err)
 	}
+}
+
+// removeRules removes an endpoint's rules. Nothing waits for it unless ports
+// are published still: the rules are about a link that is going, and while
+// links go the kernel is slow to change its tables.
+func (d *Driver) removeRules(e endpointState) {
+	remove := func() {
+		if err := d.Filter.RemoveEndpoint(segment.LinkName(e.ID)); err != nil {
+			d.Log.Error("endpoint's rules left behind", "endpoint", e.ID, "error", err)
+		}
+	}
+	if len(e.Published) > 0 {
+		remove()
+		return
+	}
+	go remove()
 }

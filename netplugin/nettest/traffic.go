@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -13,7 +14,7 @@ import (
 // how long one is tried that should not.
 const (
 	Patience = 5 * time.Second
-	Doubt    = 700 * time.Millisecond
+	Doubt    = 500 * time.Millisecond
 )
 
 // Serve answers every TCP connection to the address with the caller's address
@@ -111,9 +112,41 @@ func (n *Namespace) Reaches(t testing.TB, to string) string {
 // NotReaches fails the test if TCP or UDP gets through.
 func (n *Namespace) NotReaches(t testing.TB, to string) {
 	t.Helper()
+	var wg sync.WaitGroup
 	for _, p := range []string{"tcp4", "udp4"} {
-		if seen, err := n.Ask(p, "", to, Doubt); err == nil {
-			t.Errorf("%s to %s must not get through, but %s was seen there", p, to, seen)
+		wg.Go(func() {
+			if seen, err := n.Ask(p, "", to, Doubt); err == nil {
+				t.Errorf("%s to %s must not get through, but %s was seen there", p, to, seen)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Flow is a UDP socket that stays open.
+type Flow struct{ conn net.Conn }
+
+// Dial opens a flow to a server of [Namespace.Serve].
+func (n *Namespace) Dial(protocol, to string) Flow {
+	n.t.Helper()
+	var c net.Conn
+	n.Do(func() { c = must(net.Dial(protocol, to))(n.t) })
+	n.t.Cleanup(func() { c.Close() })
+	return Flow{c}
+}
+
+// Answers fails the test unless the server answers on the flow.
+func (f Flow) Answers(t testing.TB) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(Patience); time.Now().Before(end); {
+		check(t, f.conn.SetDeadline(time.Now().Add(200*time.Millisecond)))
+		if _, err = f.conn.Write([]byte("?")); err != nil {
+			continue
+		}
+		if _, err = f.conn.Read(make([]byte, 64)); err == nil {
+			return
 		}
 	}
+	t.Errorf("the flow must be answered: %v", err)
 }

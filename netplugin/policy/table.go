@@ -131,7 +131,11 @@ func (t *Table) PutEndpoint(e Endpoint) error {
 		o.remove = append(endpointElements(old), portElements(old)...)
 		o.add, o.remove = difference(o.add, o.remove), difference(o.remove, o.add)
 	}
-	return t.commit(o)
+	if err := t.commit(o); err != nil {
+		return err
+	}
+	t.forgetChanged(old.Ports, e.Ports)
+	return nil
 }
 
 // RemoveEndpoint removes an endpoint and its published ports.
@@ -143,7 +147,11 @@ func (t *Table) RemoveEndpoint(link string) error {
 		return nil
 	}
 	delete(t.endpoints, link)
-	return t.commit(op{remove: append(endpointElements(e), portElements(e)...)})
+	if err := t.commit(op{remove: append(endpointElements(e), portElements(e)...)}); err != nil {
+		return err
+	}
+	t.forgetChanged(e.Ports, nil)
+	return nil
 }
 
 // State is what the table follows from at present.

@@ -288,7 +288,8 @@ func (m *memEngine) EnsureImage(_ context.Context, ref string) (bool, error) {
 
 func (m *memEngine) Networks(context.Context) ([]engine.Network, error) {
 	defer m.mu.Unlock()
-	return slices.Collect(maps.Values(m.networks)), m.enter("networks")
+	err := m.enter("networks")
+	return slices.Collect(maps.Values(m.networks)), err
 }
 
 func (m *memEngine) Network(_ context.Context, id string) (engine.Network, error) {

@@ -77,6 +77,11 @@ func TestNameOfHandMadeNetworkIsTold(t *testing.T) {
 	_, err := r.engine.addNetwork(engine.Network{Name: "bench", Driver: "clocker:latest", Subnets: []string{"10.208.32.0/20"}})
 	assert.NilError(t, err)
 	await(r, r.store.Keys.Network("n3"), "named", func(n store.Network, ok bool) bool { return n.Name == "bench" })
+	r.hasNetworks("bench")
+	// Removed on another host: removed here, where it was made, too.
+	_, err = r.store.Txn().Delete(r.store.Keys.Network("n3")).Commit(t.Context())
+	assert.NilError(t, err)
+	r.hasNetworks()
 }
 
 func TestHandRemovedNetworkGoesEverywhereUnlessUsed(t *testing.T) {

@@ -115,6 +115,17 @@ func (n *networks) remember() {
 	}
 }
 
+// resolve remembers the fleet's id of networks that do not name it
+// themselves; callers hold mu.
+func (n *networks) resolve() {
+	for id, d := range n.docker {
+		if d.FleetID == "" {
+			d.FleetID = fleetID(d, n.records)
+			n.docker[id] = d
+		}
+	}
+}
+
 // recall gives networks that an earlier run of the agent knew.
 func (n *networks) recall(rs []store.Network) {
 	n.mu.Lock()
@@ -298,6 +309,7 @@ func (n *networks) add(d engine.Network) {
 func (n *networks) settle(wanted map[string]bool, complete bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.resolve()
 	actions := settle(netView{
 		Records: n.records, Docker: values(n.docker), Wanted: wanted, Complete: complete,
 		Removed: n.removed, ByHand: n.byHand,

@@ -66,7 +66,8 @@ type Controller struct {
 	// from the look at the hosts until the cache has seen what was written.
 	placing sync.Mutex
 
-	lead leadership
+	lead   leadership
+	events eventLease
 }
 
 // Run runs a controller until ctx ends or something fails that a restart

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"clocker.io/clocker/pkg/api"
@@ -24,14 +25,42 @@ func (c *Controller) emit(ctx context.Context, kind, action, subject, text strin
 	e := store.Event{ID: fmt.Sprintf("%020d-%s", now.UnixNano(), newID()), At: now, Type: kind, Action: action, Subject: subject, Text: text}
 	go func() {
 		defer cancel()
-		lease, err := c.etcd.client.Grant(ctx, int64(eventLife/time.Second))
+		lease, err := c.events.lease(ctx, c.etcd.client, now)
 		if err == nil {
-			_, err = c.store.Txn().Put(c.store.Keys.Event(e.ID), e, clientv3.WithLease(lease.ID)).Commit(ctx)
+			_, err = c.store.Txn().Put(c.store.Keys.Event(e.ID), e, clientv3.WithLease(lease)).Commit(ctx)
 		}
 		if err != nil {
 			c.log.Warn("event cannot be recorded", "type", kind, "action", action, "subject", subject, "error", err)
 		}
 	}()
+}
+
+// eventLife is how long events are kept, give or take eventRound: those of one
+// round share a lease, since each lease costs etcd as much as an event.
+const (
+	eventLife  = time.Hour
+	eventRound = 5 * time.Minute
+)
+
+// eventLease is the lease of the events of this round.
+type eventLease struct {
+	mu    sync.Mutex // guards the following fields
+	id    clientv3.LeaseID
+	until time.Time
+}
+
+func (l *eventLease) lease(ctx context.Context, c *clientv3.Client, now time.Time) (clientv3.LeaseID, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Before(l.until) {
+		return l.id, nil
+	}
+	r, err := c.Grant(ctx, int64((eventLife+eventRound)/time.Second))
+	if err != nil {
+		return 0, err
+	}
+	l.id, l.until = r.ID, now.Add(eventRound)
+	return l.id, nil
 }
 
 // Events implements [api.Backend].

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"regexp"
 
+	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/store"
@@ -171,8 +172,9 @@ func (c *Controller) emptyHost(ctx context.Context, id string, force bool, send 
 				left++
 			}
 		}
-		for _, hosts := range c.cache.uses {
-			if hosts[id] {
+		for network, hosts := range c.cache.uses {
+			// One made by hand goes with the host.
+			if hosts[id] && c.cache.networks[network].App != "" {
 				left++
 			}
 		}
@@ -210,42 +212,14 @@ func (c *Controller) forgetHost(ctx context.Context, id string) error {
 	if err := c.revokeHost(ctx, id); err != nil {
 		return err
 	}
+	if err := registry.RemoveHost(ctx, c.store, id); err != nil {
+		return err
+	}
 	fence, _ := c.lead.get()
 	k := c.store.Keys
 	t := c.store.Txn(fence...).
 		DeletePrefix(k.Hosts() + id + "/").DeletePrefix(k.HostAssignments(id)).DeletePrefix(k.HostObserved(id)).
 		DeletePrefix(k.HostNames(id)).Delete(k.Underlay(id))
-	blocks, _, err := store.List[store.Block](ctx, c.store, k.Blocks())
-	if err != nil {
-		return err
-	}
-	for _, b := range blocks {
-		if b.Value.Host == id {
-			t.Delete(b.Key)
-		}
-	}
-	endpoints, _, err := store.List[store.Endpoint](ctx, c.store, k.Endpoints())
-	if err != nil {
-		return err
-	}
-	for _, e := range endpoints {
-		if e.Value.Host == id {
-			t.Delete(e.Key)
-		}
-		if t.Full() {
-			if _, err := t.Commit(ctx); err != nil {
-				return err
-			}
-			t = c.store.Txn(fence...)
-		}
-	}
-	c.cache.mu.RLock()
-	for network, hosts := range c.cache.uses {
-		if hosts[id] {
-			t.Delete(k.NetworkUse(network, id))
-		}
-	}
-	c.cache.mu.RUnlock()
 	revision, err := t.Commit(ctx)
 	if err != nil {
 		return err

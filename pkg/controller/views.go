@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sort"
-	"time"
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/plan"
@@ -249,6 +248,3 @@ func (c *Controller) findHost(name string) string {
 	}
 	return ""
 }
-
-// eventLife is how long events are kept.
-const eventLife = time.Hour

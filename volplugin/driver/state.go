@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/atomicwriter"
+	"golang.org/x/sys/unix"
 
 	"clocker.io/clocker/volplugin/backend"
 )
@@ -39,8 +40,9 @@ type entry struct {
 	Removing bool `json:"removing,omitempty"`
 }
 
-// there reports whether the volume is to be shown.
-func (e *entry) there() bool { return !e.Removing }
+// there reports whether the volume is all there: a half made one must not be
+// shown, or the engine would not ask for it to be made.
+func (e *entry) there() bool { return !e.Creating && !e.Removing }
 
 func (e *entry) volume(name string) backend.Volume {
 	return backend.Volume{ID: e.ID, Name: name, Options: e.Options, CreatedAt: e.CreatedAt}
@@ -58,6 +60,22 @@ func (e *entry) count(id string, by int) {
 
 func file(dir string) string { return filepath.Join(dir, "volumes.json") }
 
+// acquire keeps a second process away from the state until the file is closed.
+func acquire(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open volume state: %w", err)
+	}
+	f, err := os.OpenFile(file(dir)+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open volume state: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("open volume state %s: another process has it open: %w", dir, err)
+	}
+	return f, nil
+}
+
 // load reads the state of a directory; without a file it is empty.
 func load(dir string) (state, error) {
 	s := state{Version: stateVersion, Volumes: map[string]*entry{}}
@@ -73,6 +91,9 @@ func load(dir string) (state, error) {
 	}
 	if s.Version != stateVersion {
 		return s, fmt.Errorf("read volume state %s: it has layout %d, this program knows %d", file(dir), s.Version, stateVersion)
+	}
+	if s.Volumes == nil {
+		s.Volumes = map[string]*entry{}
 	}
 	for name, v := range s.Volumes {
 		if v == nil || v.ID == "" || v.ID != filepath.Base(v.ID) || v.ID == "." || v.ID == ".." {

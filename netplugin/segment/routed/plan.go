@@ -28,8 +28,10 @@ type Route struct {
 	// that the host itself uses on it.
 	Link   string
 	Source netip.Addr
-	// Host is the other host's id, Carrier the name of the way there.
+	// Host is the other host's id, Via its underlay address, Carrier the name
+	// of the way there.
 	Host    string
+	Via     netip.Addr
 	Carrier string
 }
 
@@ -41,21 +43,24 @@ type Route struct {
 func plan(host string, networks []segment.Network, endpoints []segment.Endpoint, t *topology.Topology) []Route {
 	routes := map[netip.Prefix]Route{}
 	add := func(r Route) { routes[r.Dst] = r }
+	toHost := func(dst netip.Prefix, owner string, n segment.Network) {
+		via, err := netip.ParseAddr(t.Underlays[owner].Address)
+		if err == nil && owner != host {
+			add(Route{Dst: dst, Target: ToHost, Host: owner, Via: via, Carrier: carrierName(n)})
+		}
+	}
 	for _, n := range networks {
 		add(Route{Dst: n.Subnet, Target: Nowhere})
 		for block, b := range t.Blocks[n.ID] {
 			// This host's own blocks need no route: the subnet's takes care of
 			// addresses that no endpoint has.
-			if _, ok := t.Underlays[b.Host]; ok && b.Host != host && n.Subnet.Overlaps(block) {
-				add(Route{Dst: block, Target: ToHost, Host: b.Host, Carrier: carrierName(n)})
+			if n.Subnet.Overlaps(block) {
+				toHost(block, b.Host, n)
 			}
 		}
 		for a, e := range t.Endpoints[n.ID] {
-			if e.Host == host || !n.Subnet.Contains(a) || owner(t.Blocks[n.ID], a) == e.Host {
-				continue
-			}
-			if _, ok := t.Underlays[e.Host]; ok {
-				add(Route{Dst: netip.PrefixFrom(a, a.BitLen()), Target: ToHost, Host: e.Host, Carrier: carrierName(n)})
+			if n.Subnet.Contains(a) && owner(t.Blocks[n.ID], a) != e.Host {
+				toHost(netip.PrefixFrom(a, a.BitLen()), e.Host, n)
 			}
 		}
 	}

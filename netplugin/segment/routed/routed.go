@@ -67,8 +67,12 @@ type Segment struct {
 	networks  map[string]segment.Network  // by id; guarded by mu
 	endpoints map[string]segment.Endpoint // by id; guarded by mu
 	attaching map[string]bool             // endpoints whose links are not ready; guarded by mu
-	applied   []Route                     // what the kernel was last brought to; guarded by mu
 	detaching map[string]bool             // links being removed; guarded by mu
+
+	// syncing is held while the kernel is brought to the plan; it is taken
+	// before mu.
+	syncing sync.Mutex
+	applied []Route // what that was last, without local endpoints; guarded by syncing
 
 	kick  chan struct{}
 	slots chan struct{}
@@ -100,12 +104,13 @@ func (s *Segment) AddNetwork(n segment.Network) error {
 	if err := s.checkRoutes(n.Subnet); err != nil {
 		return err
 	}
-	if err := s.addGateway(n.Gateway); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	s.networks[n.ID] = n
 	s.mu.Unlock()
+	if err := s.addGateway(n.Gateway); err != nil {
+		s.RemoveNetwork(n.ID)
+		return err
+	}
 	if err := s.sync(false); err != nil {
 		// It is not the network's fault, and Run tries again.
 		s.Log.Warn("routes not complete", "network", n.ID, "error", err)
@@ -122,9 +127,11 @@ func (s *Segment) RemoveNetwork(id string) {
 	if !ok {
 		return
 	}
+	s.syncing.Lock() // a sync under way would put it back
 	if err := s.removeGateway(n.Gateway); err != nil {
-		s.Log.Warn("gateway address left behind, trying again", "network", id, "error", err)
+		s.Log.Warn("gateway address left behind", "network", id, "error", err)
 	}
+	s.syncing.Unlock()
 	if err := s.sync(false); err != nil {
 		s.Log.Warn("routes left behind, trying again", "network", id, "error", err)
 	}

@@ -147,25 +147,30 @@ func (s *Segment) watchOnce(ctx context.Context, signal func()) {
 }
 
 // sync brings the kernel's routes to the plan. Without force it does nothing
-// when the plan is what was applied last.
+// when the plan is what was applied last, but for local endpoints, which
+// Attach and Detach see to themselves.
+//
+// It works on what it finds at its start; mu is not held meanwhile, as the
+// kernel can be slow to list things while links come and go.
 func (s *Segment) sync(force bool) error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	networks := slices.Collect(maps.Values(s.networks))
 	endpoints := slices.Collect(maps.Values(s.endpoints))
+	s.mu.Unlock()
 	var routes []Route
-	var peers map[string][]carrier.Peer
 	known := topology.Unknown
 	s.Topology.Read(func(t *topology.Topology, k topology.Knowledge) {
 		known = k
 		routes = plan(s.Host, networks, endpoints, t)
-		peers = peersOf(routes, t)
 	})
 	if known == topology.Unknown {
 		// What an earlier run left in the kernel is better than nothing.
 		return nil
 	}
-	if !force && slices.Equal(routes, s.applied) {
+	beyond := slices.DeleteFunc(slices.Clone(routes), func(r Route) bool { return r.Target == ToLink })
+	if !force && slices.Equal(beyond, s.applied) {
 		return nil
 	}
 	var errs []error
@@ -174,7 +179,7 @@ func (s *Segment) sync(force bool) error {
 			errs = append(errs, s.addGateway(n.Gateway))
 		}
 	}
-	want, err := s.resolve(routes, peers)
+	want, err := s.resolve(routes)
 	errs = append(errs, err)
 	if want != nil {
 		errs = append(errs, s.applyRoutes(want, s.keep(routes, networks, known)))
@@ -183,7 +188,7 @@ func (s *Segment) sync(force bool) error {
 		s.applied = nil
 		return err
 	}
-	s.applied = routes
+	s.applied = beyond
 	return nil
 }
 
@@ -191,19 +196,21 @@ func (s *Segment) sync(force bool) error {
 type way struct{ carrier, host string }
 
 // peersOf lists, for each carrier, the hosts that routes lead to by it.
-func peersOf(routes []Route, t *topology.Topology) map[string][]carrier.Peer {
-	behind := map[way][]netip.Prefix{}
+func peersOf(routes []Route) map[string][]carrier.Peer {
+	all := map[way]*carrier.Peer{}
 	for _, r := range routes {
-		if r.Target == ToHost {
-			w := way{r.Carrier, r.Host}
-			behind[w] = append(behind[w], r.Dst)
+		if r.Target != ToHost {
+			continue
 		}
+		w := way{r.Carrier, r.Host}
+		if all[w] == nil {
+			all[w] = &carrier.Peer{Host: r.Host, Address: r.Via}
+		}
+		all[w].Prefixes = append(all[w].Prefixes, r.Dst)
 	}
 	peers := map[string][]carrier.Peer{}
-	for w, prefixes := range behind {
-		if a, err := netip.ParseAddr(t.Underlays[w.host].Address); err == nil {
-			peers[w.carrier] = append(peers[w.carrier], carrier.Peer{Host: w.host, Address: a, Prefixes: prefixes})
-		}
+	for w, p := range all {
+		peers[w.carrier] = append(peers[w.carrier], *p)
 	}
 	return peers
 }
@@ -231,15 +238,17 @@ func (s *Segment) hops(peers map[string][]carrier.Peer) (map[way]carrier.Hop, er
 
 // resolve turns the plan into the kernel's routes. Routes that have no way at
 // present are left out and reported.
-func (s *Segment) resolve(routes []Route, peers map[string][]carrier.Peer) (map[netip.Prefix]*netlink.Route, error) {
-	hops, unreachable := s.hops(peers)
+func (s *Segment) resolve(routes []Route) (map[netip.Prefix]*netlink.Route, error) {
+	hops, unreachable := s.hops(peersOf(routes))
 	links, err := s.links()
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
 	for id := range s.attaching {
 		delete(links, segment.LinkName(id))
 	}
+	s.mu.Unlock()
 	want := map[netip.Prefix]*netlink.Route{}
 	for _, r := range routes {
 		switch r.Target {
@@ -278,7 +287,7 @@ func hopRoute(dst netip.Prefix, h carrier.Hop) *netlink.Route {
 
 // keep tells which of the kernel's routes that are not wanted are left as they
 // are: those that are planned but have no way at present, as the reason may be
-// a passing one; and while etcd has not been heard of, all that are within the
+// a passing one; those of endpoints attached since; and while etcd has not been heard of, all that are within the
 // networks here, as an earlier run may have known more.
 func (s *Segment) keep(planned []Route, networks []segment.Network, known topology.Knowledge) func(netip.Prefix) bool {
 	in := map[netip.Prefix]bool{}
@@ -286,13 +295,28 @@ func (s *Segment) keep(planned []Route, networks []segment.Network, known topolo
 		in[r.Dst] = true
 	}
 	return func(dst netip.Prefix) bool {
-		if in[dst] {
+		if in[dst] || s.local(dst) {
 			return true
 		}
 		return known != topology.Followed && slices.ContainsFunc(networks, func(n segment.Network) bool {
 			return n.Subnet.Contains(dst.Addr()) && n.Subnet.Bits() < dst.Bits()
 		})
 	}
+}
+
+// local reports whether a destination is an endpoint's that is attached now.
+func (s *Segment) local(dst netip.Prefix) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !dst.IsSingleIP() {
+		return false
+	}
+	for _, e := range s.endpoints {
+		if e.Address.Addr() == dst.Addr() {
+			return true
+		}
+	}
+	return false
 }
 
 // applyRoutes makes the kernel's routes of our protocol those that are wanted.
@@ -317,10 +341,11 @@ func (s *Segment) applyRoutes(want map[netip.Prefix]*netlink.Route, keep func(ne
 		}
 	}
 	for dst, r := range want {
+		// The link of an endpoint detached since may be gone.
 		if same[dst] {
 			continue
 		}
-		if err := s.Handle.RouteReplace(r); err != nil {
+		if err := s.Handle.RouteReplace(r); err != nil && (!dst.IsSingleIP() || s.local(dst) || r.Gw != nil) {
 			errs = append(errs, fmt.Errorf("set route to %s: %w", dst, err))
 		}
 	}

@@ -66,9 +66,15 @@ func build(version string) fleet.Build {
 	}
 }
 
+// patience is how long one testbed may be in use: all of it takes well under
+// half of that.
+const patience = 3 * time.Minute
+
 // world is a testbed and a user who reaches its hosts.
 type world struct {
-	t   *testing.T
+	t *testing.T
+	// ctx ends when the test has taken too long.
+	ctx context.Context //nolint:containedctx // it lives as long as the test
 	bed *testbed.Testbed
 	// dir is the user's docker configuration directory.
 	dir string
@@ -84,7 +90,9 @@ type world struct {
 // up starts a testbed of its own, which goes with the test.
 func up(t *testing.T, name, engine string, hosts int) *world {
 	t.Helper()
-	bed, err := testbed.Up(t.Context(), testbed.Options{Name: "flt-" + name, Hosts: hosts, Engine: engine, Log: t.Logf})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	bed, err := testbed.Up(ctx, testbed.Options{Name: "flt-" + name, Hosts: hosts, Engine: engine, Log: t.Logf})
 	assert.NilError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() && os.Getenv("CLOCKER_KEEP") != "" {
@@ -93,7 +101,7 @@ func up(t *testing.T, name, engine string, hosts int) *world {
 		}
 		assert.NilError(t, bed.Down(context.Background()))
 	})
-	return &world{t: t, bed: bed, dir: t.TempDir(), kit: kit(t, "1.0.0-test"), start: time.Now()}
+	return &world{t: t, ctx: ctx, bed: bed, dir: t.TempDir(), kit: kit(t, "1.0.0-test"), start: time.Now()}
 }
 
 // say keeps the progress of the last action.
@@ -132,7 +140,7 @@ func (w *world) options() connect.Options {
 
 func (w *world) connect(endpoint string) *client.Client {
 	w.t.Helper()
-	c, err := connect.Open(w.t.Context(), endpoint, w.options())
+	c, err := connect.Open(w.ctx, endpoint, w.options())
 	assert.NilError(w.t, err)
 	w.t.Cleanup(func() { _ = c.Close() }) // the machine may be gone
 	return c.Client
@@ -146,7 +154,7 @@ func (w *world) initOptions(endpoint string) fleet.InitOptions {
 // init makes a fleet on a host's engine.
 func (w *world) init(endpoint string) (*fleet.Profile, *api.Client) {
 	w.t.Helper()
-	p, err := fleet.Init(w.t.Context(), w.initOptions(endpoint), w.say)
+	p, err := fleet.Init(w.ctx, w.initOptions(endpoint), w.say)
 	assert.NilError(w.t, err)
 	c, err := p.Client()
 	assert.NilError(w.t, err)
@@ -166,7 +174,7 @@ func (w *world) removeOptions(p *fleet.Profile, c *api.Client, name, endpoint st
 
 func (w *world) destroy(p *fleet.Profile, c *api.Client, endpoint string) {
 	w.t.Helper()
-	err := fleet.Destroy(w.t.Context(), fleet.DestroyOptions{
+	err := fleet.Destroy(w.ctx, fleet.DestroyOptions{
 		Dir: w.dir, Profile: p, Controller: c, Engine: w.connect(endpoint), Kit: w.kit,
 		Engines: func(_, endpoint string) (*client.Client, error) {
 			conn, err := connect.Open(context.Background(), endpoint, w.options())
@@ -182,7 +190,7 @@ func (w *world) destroy(p *fleet.Profile, c *api.Client, endpoint string) {
 // exec runs a command on a host.
 func (w *world) exec(host string, args ...string) string {
 	w.t.Helper()
-	out, err := w.bed.Host(host).Exec(w.t.Context(), args...)
+	out, err := w.bed.Host(host).Exec(w.ctx, args...)
 	assert.NilError(w.t, err, out)
 	return strings.TrimSpace(out)
 }

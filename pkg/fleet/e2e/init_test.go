@@ -27,7 +27,7 @@ func TestInitMustConvergeAndBeTakenBack(t *testing.T) {
 			for _, s := range []string{"demo/image", "demo/controller", "h1/plugin", "h1/agent", "h1/ready"} {
 				assert.Equal(t, states[s], fleet.Done, s)
 			}
-			hosts, err := c.Hosts(t.Context())
+			hosts, err := c.Hosts(w.ctx)
 			assert.NilError(t, err)
 			assert.Equal(t, len(hosts), 1)
 			assert.Equal(t, hosts[0].Status, "ready")
@@ -36,7 +36,7 @@ func TestInitMustConvergeAndBeTakenBack(t *testing.T) {
 			assert.Equal(t, name, "demo")
 
 			t.Run("a second run must keep everything", func(t *testing.T) {
-				_, err := fleet.Init(t.Context(), w.initOptions(w.tcp("h1")), w.say)
+				_, err := fleet.Init(w.ctx, w.initOptions(w.tcp("h1")), w.say)
 				assert.NilError(t, err)
 				states := w.states()
 				for _, s := range []string{"demo/image", "h1/register", "h1/plugin", "h1/agent"} {
@@ -46,7 +46,7 @@ func TestInitMustConvergeAndBeTakenBack(t *testing.T) {
 			t.Run("another fleet must be refused", func(t *testing.T) {
 				o := w.initOptions(w.tcp("h1"))
 				o.Name = "other"
-				_, err := fleet.Init(t.Context(), o, w.say)
+				_, err := fleet.Init(w.ctx, o, w.say)
 				assert.ErrorIs(t, err, fleet.ErrOtherFleet)
 				assert.ErrorContains(t, err, "fleet demo")
 				_, err = fleet.Open(w.dir, "other")
@@ -60,7 +60,7 @@ func TestInitMustConvergeAndBeTakenBack(t *testing.T) {
 			t.Run("a lost container must be made anew with its state", func(t *testing.T) {
 				w.exec("h1", "docker", "rm", "-f", fleet.ControllerContainer)
 				_, c := w.init(w.tcp("h1"))
-				hosts, err := c.Hosts(t.Context())
+				hosts, err := c.Hosts(w.ctx)
 				assert.NilError(t, err)
 				assert.Equal(t, len(hosts), 1)
 			})
@@ -94,7 +94,7 @@ func TestAnInterruptedInitMustLeaveNothing(t *testing.T) {
 		{Step: fleet.StepReady, State: fleet.Doing},
 	} {
 		t.Run(fmt.Sprintf("at %s %s", at.Step, at.State), func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
+			ctx, cancel := context.WithCancel(w.ctx)
 			defer cancel()
 			_, err := fleet.Init(ctx, w.initOptions(w.tcp("h1")), func(p fleet.Progress) {
 				w.say(p)
@@ -180,7 +180,7 @@ func TestInitMustNameEveryPortThatIsTaken(t *testing.T) {
 	// sshd and the engine listen there.
 	o := w.initOptions(w.ssh("h1"))
 	o.Ports = fleet.Ports{API: 22, Etcd: 2376}
-	_, err := fleet.Init(t.Context(), o, w.say)
+	_, err := fleet.Init(w.ctx, o, w.say)
 	var problems *fleet.Problems
 	assert.Assert(t, errors.As(err, &problems), "%v", err)
 	assert.Equal(t, len(problems.List), 2)
