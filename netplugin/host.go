@@ -40,6 +40,27 @@ type host struct {
 	log                   *slog.Logger
 }
 
+// retry is the wait after a start that failed.
+const retry = 2 * time.Second
+
+// keep runs the plugin until ctx ends. As long as it cannot start, the engine
+// is told why.
+func (h host) keep(ctx context.Context, s *server.Server) error {
+	for {
+		err := h.run(ctx, s)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		h.log.Error("not serving the fleet, trying again", "error", err)
+		s.Use(server.Refuse(fmt.Errorf("the network plugin cannot serve the fleet: %w", err), spaces))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retry):
+		}
+	}
+}
+
 // run waits for the host to be adopted, puts the real drivers in place, and
 // keeps them running until ctx ends.
 func (h host) run(ctx context.Context, s *server.Server) error {

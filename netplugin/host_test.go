@@ -339,6 +339,30 @@ func TestUnadoptedHost(t *testing.T) {
 	})
 }
 
+// A plugin that cannot start says why, and starts when it can.
+func TestBrokenConfiguration(t *testing.T) {
+	w := nettest.NewWorld(t, plugin)
+	h := w.AddBareHost()
+	h.Adopt()
+	path := h.Dir + "/etc/host.json"
+	good, err := os.ReadFile(path)
+	assert.NilError(t, err)
+	var c hostconfig.Config
+	assert.NilError(t, json.Unmarshal(good, &c))
+	c.Etcd, c.CAFile = []string{"https://10.77.0.1:1"}, "missing.pem"
+	bad, err := json.Marshal(c)
+	assert.NilError(t, err)
+	assert.NilError(t, os.WriteFile(path, bad, 0o600))
+	h.Start()
+	_, err = h.TryCreateNetwork(nil, nil)
+	assert.ErrorContains(t, err, "the network plugin cannot serve the fleet: read fleet CA")
+	assert.NilError(t, os.WriteFile(path, good, 0o600))
+	h.Eventually(10*time.Second, "serves the fleet", func() error {
+		_, err := h.TryCreateNetwork(nil, nil)
+		return err
+	})
+}
+
 // Many containers that start at once all work.
 func TestManyAtOnce(t *testing.T) {
 	w := nettest.NewWorld(t, plugin)

@@ -87,7 +87,7 @@ func serve(ctx context.Context, log *slog.Logger, paths []string, h host) error 
 		open = append(open, l)
 		go func() { failed <- s.Serve(l) }()
 	}
-	go func() { failed <- h.run(ctx, s) }()
+	go func() { failed <- h.keep(ctx, s) }()
 	log.Info("answering", "sockets", paths, "version", version.Get().Version)
 	select {
 	case <-ctx.Done():

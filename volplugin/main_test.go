@@ -27,16 +27,18 @@ func TestServeUntilTold(t *testing.T) {
 	for range 2 {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- serve(ctx, log, filepath.Join(dir, "root"), socket) }()
+		go func() {
+			done <- serve(ctx, log, filepath.Join(dir, "root"), filepath.Join(dir, "state"), sockets{socket, socket + "2"})
+		}()
 		poll.WaitOn(t, func(poll.LogT) poll.Result {
-			c, err := net.Dial("unix", socket)
+			c, err := net.Dial("unix", socket+"2")
 			if err != nil {
 				return poll.Continue("%v", err)
 			}
 			_ = c.Close()
 			return poll.Success()
 		}, poll.WithDelay(time.Millisecond))
-		assert.ErrorContains(t, serve(ctx, log, filepath.Join(dir, "other"), socket), "another process is serving it")
+		assert.ErrorContains(t, serve(ctx, log, filepath.Join(dir, "other"), dir, sockets{socket}), "another process is serving it")
 		stop()
 		assert.NilError(t, <-done)
 	}

@@ -216,62 +216,6 @@ func (d *Driver) EndpointInfo(*network.InfoRequest) (*network.InfoResponse, erro
 	return &network.InfoResponse{Value: map[string]string{}}, nil
 }
 
-// ProgramExternalConnectivity publishes the endpoint's ports: it is the one
-// that the container's way out goes by.
-func (d *Driver) ProgramExternalConnectivity(r *network.ProgramExternalConnectivityRequest) error {
-	defer d.exclusive(r.EndpointID)()
-	e, n, ok := d.known(r.EndpointID)
-	if !ok {
-		return fmt.Errorf("publish ports: endpoint %s is not known on this host", r.EndpointID)
-	}
-	wanted, told, err := bindings(r.Options)
-	if err != nil {
-		return err
-	}
-	if told {
-		e.Wanted = wanted
-	}
-	if n.Network.Egress != egressPlugin || n.Network.Internal || len(e.Wanted) == 0 {
-		return nil
-	}
-	if e.Published, err = d.ports.Hold(e.ID, e.Wanted); err != nil {
-		return err
-	}
-	err = d.remember(e)
-	if err == nil {
-		err = d.Filter.PutEndpoint(filterEndpoint(e))
-	}
-	if err != nil {
-		d.withdraw(e)
-		return fmt.Errorf("publish ports: %w", err)
-	}
-	return nil
-}
-
-// RevokeExternalConnectivity withdraws the endpoint's ports.
-func (d *Driver) RevokeExternalConnectivity(r *network.RevokeExternalConnectivityRequest) error {
-	defer d.exclusive(r.EndpointID)()
-	if e, _, ok := d.known(r.EndpointID); ok {
-		d.withdraw(e)
-	}
-	return nil
-}
-
-// withdraw takes the published ports of an endpoint back.
-func (d *Driver) withdraw(e endpointState) {
-	had := len(e.Published) > 0
-	e.Published = nil
-	if err := d.remember(e); err != nil {
-		d.Log.Error("endpoint not written", "endpoint", e.ID, "error", err)
-	}
-	if had {
-		if err := d.Filter.PutEndpoint(filterEndpoint(e)); err != nil {
-			d.Log.Error("ports not withdrawn", "endpoint", e.ID, "error", err)
-		}
-	}
-	d.ports.Release(e.ID)
-}
-
 // Leave withdraws the ports, in case the engine did not say so, and frees the
 // sandbox. The link stays: the engine has yet to give its other end back.
 func (d *Driver) Leave(r *network.LeaveRequest) error {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -173,11 +174,6 @@ func (a *adoption) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m.facts.Member != nil && a.o.Force && foreign(m.facts.Member, a.o.Fleet, fingerprint) {
-		if err := a.takeOver(ctx); err != nil {
-			return err
-		}
-	}
 	a.settleName(hosts)
 	if err := CheckName("host", a.o.Name); err != nil {
 		problems = append(problems, err.Error()+": give one with --name")
@@ -190,13 +186,21 @@ func (a *adoption) check(ctx context.Context) error {
 		c.skewKnown, c.within = true, m.within+half
 		c.skew = m.skew - info.Now.Sub(before.Add(half))
 	}
-	problems = append(problems, checkHost(c)...)
-	a.fresh = m.facts.Member == nil
 	for _, h := range hosts {
 		if h.Name == a.o.Name && h.EngineID == m.info.ID {
 			a.known = &h
 		}
 	}
+	over, why, err := a.left(ctx, fingerprint)
+	if err != nil {
+		return err
+	}
+	if over {
+		c.facts.Member = nil
+	}
+	problems = append(problems, checkHost(c)...)
+	problems = append(problems, why...)
+	a.fresh = over || m.facts.Member == nil
 	asked := a.o.Address
 	if asked == "" && a.known != nil {
 		asked = a.known.Address
@@ -208,13 +212,38 @@ func (a *adoption) check(ctx context.Context) error {
 		return &Problems{Subject: a.subject(), List: problems}
 	}
 	a.say(StepPreflight, Done, "machine %s, Docker Engine %s, looked at", m.facts.Hostname, m.version.Version)
+	if over {
+		return a.takeOver(ctx)
+	}
 	return nil
 }
 
-// takeOver removes what another fleet left on the machine.
+// left decides whether what is on the machine must go first: what another
+// fleet left, which takes force, or what is left of a membership that this
+// fleet has forgotten. It also says what speaks against that.
+func (a *adoption) left(ctx context.Context, fingerprint string) (over bool, problems []string, err error) {
+	m := a.machine.facts.Member
+	switch {
+	case m == nil, a.known != nil && a.known.ID == m.HostID:
+		return false, nil, nil
+	case foreign(m, a.o.Fleet, fingerprint) && !a.o.Force:
+		return false, nil, nil // checkHost says it
+	}
+	users, err := strangers(ctx, a.e)
+	if err != nil {
+		return false, nil, err
+	}
+	if len(users) > 0 && !a.o.Force {
+		problems = append(problems, fmt.Sprintf("the machine was a host before, and containers that are not Clocker's still use networks of then: stop them, or cut them off with --force: %s",
+			strings.Join(users, ", ")))
+	}
+	return true, problems, nil
+}
+
+// takeOver removes what an earlier membership left on the machine.
 func (a *adoption) takeOver(ctx context.Context) error {
 	m := a.machine.facts.Member
-	a.say(StepClean, Note, "taking the machine over from fleet %s", m.Fleet)
+	a.say(StepClean, Note, "removing what is left from when the machine was host %s of fleet %s", m.Name, m.Fleet)
 	r := &removal{
 		o: RemoveOptions{Fleet: m.Fleet, Name: a.subject(), Force: true, Kit: a.o.Kit},
 		e: a.e, report: a.report, keepImage: true,

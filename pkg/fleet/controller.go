@@ -396,9 +396,6 @@ func sameCA(a, b []byte) bool { return bytes.Equal(bytes.TrimSpace(a), bytes.Tri
 // removeController takes a controller's container and volumes away, and with
 // them the fleet's state.
 func removeController(ctx context.Context, e *client.Client) error {
-	if err := stopContainer(ctx, e, ControllerContainer, 5); err != nil {
-		return err
-	}
 	if _, err := removeContainer(ctx, e, ControllerContainer); err != nil {
 		return err
 	}

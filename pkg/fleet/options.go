@@ -71,7 +71,8 @@ type AddOptions struct {
 	// Labels replace those that the host has; none keeps them.
 	Labels map[string]string
 	// Force takes a machine over that says it belongs to another fleet:
-	// what that fleet left on it is removed first. That fleet is not told.
+	// what that fleet left on it is removed first, and containers of others
+	// are cut off from its networks. That fleet is not told.
 	Force bool
 	// Kit is what is carried to the engine; nil means NewKit(Build{}).
 	// Hosts that are added together share one.

@@ -41,6 +41,9 @@ type Backend interface {
 	Unmount(ctx context.Context, v Volume) error
 	// Path is where the content is, or "" while it is not mounted.
 	Path(v Volume) string
+	// Holders counts those on this host who have the content mounted, as
+	// the kernel knows them. An error means that nobody can tell.
+	Holders(ctx context.Context, v Volume) (int, error)
 	// Remove takes the volume and its content away.
 	Remove(ctx context.Context, v Volume) error
 }

@@ -126,8 +126,8 @@ func (d *Driver) Remove(r *volume.RemoveRequest) error {
 	if err != nil {
 		return fmt.Errorf("remove volume %q: %w", r.Name, err)
 	}
-	if n := len(v.Mounts); n > 0 {
-		return fmt.Errorf("remove volume %q: it is in use: mounted %d times", r.Name, n)
+	if err := d.unused(r.Name, v, b); err != nil {
+		return fmt.Errorf("remove volume %q: %w", r.Name, err)
 	}
 	v.Removing = true
 	if err = d.save(); err == nil {
@@ -178,7 +178,7 @@ func (d *Driver) describe(name string, v *entry) *volume.Volume {
 	if err != nil {
 		panic(err) // Open has looked at every volume's backend.
 	}
-	status := map[string]any{OptBackend: v.Backend, "mounts": len(v.Mounts)}
+	status := map[string]any{OptBackend: v.Backend, "mounts": v.mounts()}
 	return &volume.Volume{
 		Name: name, Mountpoint: b.Path(v.volume(name)), CreatedAt: v.CreatedAt.Format(time.RFC3339), Status: status,
 	}

@@ -29,6 +29,7 @@ type plugin struct {
 	*Driver
 	t      *testing.T
 	client *http.Client
+	now    time.Time
 }
 
 func logger() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -39,8 +40,8 @@ func start(t *testing.T, dir, boot string, more ...backend.Backend) *plugin {
 	b, err := local.Open(dir, logger())
 	assert.NilError(t, err)
 	t.Cleanup(b.Close)
-	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	d, err := Open(Config{Dir: dir, Backends: append([]backend.Backend{b}, more...), Boot: boot, Log: logger(), Now: func() time.Time { return now }})
+	p := &plugin{t: t, now: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)}
+	d, err := Open(Config{Dir: dir, Backends: append([]backend.Backend{b}, more...), Boot: boot, Log: logger(), Now: func() time.Time { return p.now }})
 	assert.NilError(t, err)
 	t.Cleanup(func() { _ = d.Close() })
 	socket := filepath.Join(t.TempDir(), "s")
@@ -48,9 +49,11 @@ func start(t *testing.T, dir, boot string, more ...backend.Backend) *plugin {
 	assert.NilError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	go func() { _ = volume.NewHandler(d).Serve(l) }()
-	return &plugin{d, t, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	p.Driver = d
+	p.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}}
+	}}}
+	return p
 }
 
 // post calls a method and returns the answer, or the engine's view of the
@@ -134,6 +137,8 @@ type keeper struct {
 	fail    error
 	mounted map[string]int
 	known   map[string]bool
+	held    int   // what Holders answers, with
+	blind   error // this error
 }
 
 func (k *keeper) Name() string      { return "keeper" }
@@ -168,6 +173,9 @@ func (k *keeper) Unmount(_ context.Context, v backend.Volume) error {
 	return k.fail
 }
 func (k *keeper) Path(v backend.Volume) string { return "" }
+
+func (k *keeper) Holders(context.Context, backend.Volume) (int, error) { return k.held, k.blind }
+
 func (k *keeper) Remove(_ context.Context, v backend.Volume) error {
 	if k.fail == nil {
 		delete(k.known, v.ID)
@@ -228,6 +236,48 @@ func TestMountsAreCountedByID(t *testing.T) {
 	assert.Equal(t, len(k.mounted), 0)
 	p.ok("Unmount", `{"Name":"data","ID":"a"}`)
 	p.ok("Remove", `{"Name":"data"}`)
+}
+
+// An engine that is killed never unmounts, and mounts again under an id that
+// it had: what it left must not keep the volume for ever.
+func TestCountsOfAnEngineThatIsGone(t *testing.T) {
+	for name, c := range map[string]struct {
+		held    int
+		blind   error
+		later   time.Duration
+		refused string
+	}{
+		"a container has it":          {held: 1, later: time.Hour, refused: "mounted 3 times, and seen mounted in 1 places"},
+		"a container may be starting": {later: time.Minute, refused: "try again in 1m0s"},
+		"nobody can tell":             {blind: errors.New("no /proc"), later: time.Hour, refused: "mounted 3 times"},
+		"the clock was put back":      {later: -time.Minute, refused: "try again in 1m0s"},
+		"nobody has it":               {later: 2 * time.Minute},
+		"the clock was put far back":  {later: -time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeeper()
+			p := start(t, t.TempDir(), "b1", k)
+			p.ok("Create", `{"Name":"data","Opts":{"backend":"keeper"}}`)
+			for _, id := range []string{"a", "a", "b"} {
+				p.ok("Mount", `{"Name":"data","ID":%q}`, id)
+			}
+			k.held, k.blind, p.now = c.held, c.blind, p.now.Add(c.later)
+			if c.refused != "" {
+				p.fails(c.refused, "Remove", `{"Name":"data"}`)
+				return
+			}
+			p.ok("Remove", `{"Name":"data"}`)
+		})
+	}
+}
+
+// A mount that nobody counted keeps the volume.
+func TestUncountedMount(t *testing.T) {
+	k := newKeeper()
+	p := start(t, t.TempDir(), "b1", k)
+	p.ok("Create", `{"Name":"data","Opts":{"backend":"keeper"}}`)
+	k.held = 2
+	p.fails("mounted 0 times, and seen mounted in 2 places", "Remove", `{"Name":"data"}`)
 }
 
 func TestRestartKeepsVolumesAndMounts(t *testing.T) {

@@ -26,8 +26,11 @@ func (d *Driver) Mount(r *volume.MountRequest) (*volume.MountResponse, error) {
 	if err != nil {
 		return nil, err
 	}
+	last := v.LastMount
+	v.LastMount = d.cfg.Now().UTC()
 	v.count(r.ID, +1)
 	if err := d.save(); err != nil {
+		v.LastMount = last
 		v.count(r.ID, -1)
 		return nil, errors.Join(fmt.Errorf("mount volume %q: %w", r.Name, err), d.unmountIfUnused(r.Name, v, b))
 	}
@@ -49,6 +52,8 @@ func (d *Driver) Unmount(r *volume.UnmountRequest) error {
 		return fmt.Errorf("unmount volume %q: %w", r.Name, err)
 	}
 	if err := d.save(); err != nil {
+		// The engine takes it for mounted still, and so must the count.
+		v.count(r.ID, +1)
 		return fmt.Errorf("unmount volume %q: %w", r.Name, err)
 	}
 	return nil

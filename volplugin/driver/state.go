@@ -34,6 +34,8 @@ type entry struct {
 	CreatedAt time.Time         `json:"createdAt"`
 	// Mounts counts mounts by the id that the engine gave.
 	Mounts map[string]int `json:"mounts,omitempty"`
+	// LastMount is when the newest of them was counted.
+	LastMount time.Time `json:"lastMount,omitzero"`
 	// Creating and Removing are changes that the backend may not have
 	// finished.
 	Creating bool `json:"creating,omitempty"`
@@ -56,6 +58,15 @@ func (e *entry) count(id string, by int) {
 	if e.Mounts[id] += by; e.Mounts[id] <= 0 {
 		delete(e.Mounts, id)
 	}
+}
+
+// mounts is how often the volume is mounted, by all ids.
+func (e *entry) mounts() int {
+	n := 0
+	for _, count := range e.Mounts {
+		n += count
+	}
+	return n
 }
 
 func file(dir string) string { return filepath.Join(dir, "volumes.json") }

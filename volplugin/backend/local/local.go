@@ -37,13 +37,19 @@ func Open(root string, log *slog.Logger) (*Backend, error) {
 	if !filepath.IsAbs(root) {
 		return nil, fmt.Errorf("open local volumes: %q is not an absolute path", root)
 	}
-	b := &Backend{root: root, log: log.With("backend", "local")}
+	b := &Backend{root: filepath.Clean(root), log: log.With("backend", "local")}
 	for _, dir := range []string{b.dir("volumes"), b.dir("removed")} {
 		// Only root walks to a volume from outside a container.
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open local volumes: %w", err)
 		}
 	}
+	// Mounts are listed without symbolic links.
+	real, err := filepath.EvalSymlinks(b.root)
+	if err != nil {
+		return nil, fmt.Errorf("open local volumes: %w", err)
+	}
+	b.root = real
 	left, err := os.ReadDir(b.dir("removed"))
 	if err != nil {
 		return nil, fmt.Errorf("open local volumes: %w", err)
@@ -73,12 +79,17 @@ func (b *Backend) Create(_ context.Context, v backend.Volume) error {
 	}
 	content := b.Path(v)
 	if err := os.Mkdir(content, 0o755); errors.Is(err, os.ErrExist) {
-		return nil // Its mode and owner are the containers' by now.
+		// Its mode and owner are the containers' by now.
+		return errors.Join(flush(b.dir("volumes", v.ID)), flush(b.dir("volumes")))
 	} else if err != nil {
 		return fmt.Errorf("make directory of volume %s: %w", v.Name, err)
 	}
 	// The umask of the process must not decide what containers can read.
 	if err := os.Chmod(content, 0o755); err != nil {
+		return fmt.Errorf("make directory of volume %s: %w", v.Name, err)
+	}
+	// The state that says it is made must not outlive a power cut alone.
+	if err := errors.Join(flush(b.dir("volumes", v.ID)), flush(b.dir("volumes"))); err != nil {
 		return fmt.Errorf("make directory of volume %s: %w", v.Name, err)
 	}
 	return nil
@@ -118,15 +129,42 @@ func (b *Backend) Remove(_ context.Context, v backend.Volume) error {
 		return fmt.Errorf("remove volume %s: %w", v.Name, err)
 	}
 	b.delete(removed)
+	if err := errors.Join(flush(b.dir("removed")), flush(b.dir("volumes"))); err != nil {
+		// It is out of reach; a power cut now may bring the directory
+		// back, under an id that is in no use.
+		b.log.Warn("flush removal of volume", "volume", v.Name, "error", err)
+	}
 	return nil
+}
+
+// flush puts a directory's list of names on the disk.
+func flush(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (b *Backend) delete(path string) {
 	b.deletions.Go(func() {
-		if err := os.RemoveAll(path); err != nil {
+		if err := removeAll(path); err != nil {
 			b.log.Error("delete removed volume; the next start tries again", "path", path, "error", err)
 		}
 	})
+}
+
+// removeAll deletes a directory and all in it, but nothing that is mounted
+// there: that belongs to somebody else.
+func removeAll(path string) error {
+	ms, err := mounts()
+	if err != nil {
+		return err
+	}
+	if below(ms, path) {
+		return errors.New("something is mounted in it")
+	}
+	return os.RemoveAll(path)
 }
 
 func (b *Backend) dir(parts ...string) string {
