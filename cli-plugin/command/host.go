@@ -29,7 +29,7 @@ type hostAddOptions struct {
 	name, address string
 	labels        []string
 	reach         reachFlags
-	quiet         bool
+	force, quiet  bool
 }
 
 func newHostAddCommand(e *Env) *cobra.Command {
@@ -57,6 +57,7 @@ time.`,
 	f.StringVar(&o.name, "name", "", "Name of the host (default: its host name)")
 	f.StringVar(&o.address, "address", "", "Address by which the other hosts reach it (default: chosen)")
 	f.StringArrayVar(&o.labels, "label", nil, "Label for placement, KEY=VALUE")
+	f.BoolVarP(&o.force, "force", "f", false, "Take a machine over that says it belongs to another fleet")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Print only the hosts' names")
 	o.reach.flags(cmd)
 	return cmd
@@ -95,7 +96,7 @@ func runHostAdd(ctx context.Context, e *Env, o hostAddOptions) error {
 		}
 		add = append(add, fleet.AddOptions{
 			Controller: c, Fleet: p.Name, CA: p.CA, Engine: conn.Client, Endpoint: conn.Endpoint,
-			Name: o.name, Address: o.address, Labels: labels, Kit: kit,
+			Name: o.name, Address: o.address, Labels: labels, Kit: kit, Force: o.force,
 		})
 	}
 	if len(errs) > 0 { // before anything is done to the others

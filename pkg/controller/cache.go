@@ -30,6 +30,7 @@ type cache struct {
 	assignments map[string]store.Item[store.Assignment] // by task
 	observed    map[string]store.Observed               // by task
 	networks    map[string]store.Network
+	pools       map[string]store.Pool
 	uses        map[string]map[string]bool // network id → host ids
 	underlays   map[string]store.Underlay
 	events      map[string]store.Event
@@ -69,6 +70,7 @@ func (c *cache) clear() {
 	c.assignments = map[string]store.Item[store.Assignment]{}
 	c.observed = map[string]store.Observed{}
 	c.networks = map[string]store.Network{}
+	c.pools = map[string]store.Pool{}
 	c.uses = map[string]map[string]bool{}
 	c.underlays = map[string]store.Underlay{}
 	c.events = map[string]store.Event{}
@@ -109,6 +111,8 @@ func (c *cache) put(key string, r store.Raw) {
 		set(c.observed, p[2], r)
 	case p[0] == "net" && p[1] == "networks" && len(p) == 3:
 		set(c.networks, p[2], r)
+	case p[0] == "net" && p[1] == "pools" && len(p) == 3:
+		set(c.pools, p[2], r)
 	case p[0] == "net" && p[1] == "hosts" && len(p) == 3:
 		set(c.underlays, p[2], r)
 	case p[0] == "net" && p[1] == "uses" && len(p) == 4:
@@ -214,6 +218,8 @@ func (c *cache) remove(key string) {
 		delete(c.observed, p[2])
 	case p[0] == "net" && p[1] == "networks" && len(p) == 3:
 		delete(c.networks, p[2])
+	case p[0] == "net" && p[1] == "pools" && len(p) == 3:
+		delete(c.pools, p[2])
 	case p[0] == "net" && p[1] == "hosts" && len(p) == 3:
 		delete(c.underlays, p[2])
 	case p[0] == "net" && p[1] == "uses" && len(p) == 4:

@@ -17,10 +17,13 @@ func (c *Controller) Info(context.Context) (api.Info, error) {
 	_, leader := c.lead.get()
 	i := api.Info{
 		Fleet: c.fleet, Version: version.Version, Commit: version.Commit,
-		Leader: leader, Etcd: c.etcd.urls, EtcdKind: c.etcd.kind,
+		Leader: leader, Etcd: c.etcd.urls, EtcdKind: c.etcd.kind, Now: c.now(),
 	}
 	c.cache.mu.RLock()
 	defer c.cache.mu.RUnlock()
+	for _, name := range slices.Sorted(maps.Keys(c.cache.pools)) {
+		i.Pools = append(i.Pools, c.cache.pools[name].CIDR)
+	}
 	i.Hosts, i.Tasks = len(c.cache.hosts), len(c.cache.assignments)
 	for id := range c.cache.hosts {
 		if _, up := c.cache.leases[id]; up {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -29,12 +30,21 @@ func agentSpec(fleet, host, socket, image, reference, identity string) client.Co
 			hostconfig.StateDir + ":" + hostconfig.StateDir,
 			hostconfig.RunDir + ":" + hostconfig.RunDir,
 		},
-		Mounts:    []mount.Mount{{Type: mount.TypeBind, Source: socket, Target: "/var/run/docker.sock"}},
+		// The agent reaches the engine through the socket's directory: an
+		// engine that starts again makes its socket anew, and with
+		// live-restore the agent's mount of the old one would stay. The
+		// socket itself is mounted only so that an engine without one is
+		// noticed here. Mounts below the directory (sandboxes of
+		// containers) are left out: the agent would hold them.
+		Mounts: []mount.Mount{
+			{Type: mount.TypeBind, Source: socket, Target: "/var/run/docker.sock"},
+			{Type: mount.TypeBind, Source: path.Dir(socket), Target: engineDir, ReadOnly: true, BindOptions: &mount.BindOptions{NonRecursive: true}},
+		},
 		LogConfig: ownLog(),
 	}
 	stop := 10
 	c := &container.Config{
-		Image: reference, Entrypoint: []string{"/docker-clocker"}, Cmd: []string{"agent"},
+		Image: reference, Entrypoint: []string{"/docker-clocker"}, Cmd: []string{"agent", "--docker-host", "unix://" + path.Join(engineDir, path.Base(socket))},
 		Labels:      map[string]string{LabelFleet: fleet, LabelHost: host, LabelSystem: SystemAgent},
 		StopTimeout: &stop,
 	}
@@ -42,6 +52,9 @@ func agentSpec(fleet, host, socket, image, reference, identity string) client.Co
 	c.Labels[labelIdentity] = identity
 	return client.ContainerCreateOptions{Name: AgentContainer, Config: c, HostConfig: h}
 }
+
+// engineDir is where the agent sees the directory of the engine's socket.
+const engineDir = "/host/run"
 
 // labelIdentity tells which of the host's files an agent was started with.
 const labelIdentity = "io.clocker.identity"
