@@ -75,7 +75,7 @@ func embeddedEtcd(ctx context.Context, cfg *controllerconfig.Config, o Options) 
 	if err != nil {
 		return none, nil, fmt.Errorf("start etcd: %w", err)
 	}
-	stop := func() { server.Close() }
+	stop := func() { closeEtcd(server) }
 	select {
 	case <-server.Server.ReadyNotify():
 	case err := <-server.Err():
@@ -96,13 +96,31 @@ func embeddedEtcd(ctx context.Context, cfg *controllerconfig.Config, o Options) 
 		stop()
 		return none, nil, err
 	}
-	stop = func() { client.Close(); server.Close() } //nolint:errcheck // it ends here
+	stop = func() { client.Close(); closeEtcd(server) } //nolint:errcheck // it ends here
 	if err := enableAuth(ctx, client); err != nil {
 		stop()
 		return none, nil, err
 	}
 	advertised := at(cfg.Advertise, cfg.EtcdPort)
 	return etcdAccess{client: client, kind: "embedded", urls: []string{advertised.String()}, auth: true}, stop, nil
+}
+
+// closeTime is how long etcd may take to end in order.
+const closeTime = time.Second
+
+// closeEtcd ends the server. In order it would wait seconds for the watches
+// of agents and plugins, which never end by themselves; whatever is committed
+// is on disk, so a server that ends in the middle of that loses nothing.
+func closeEtcd(server *embed.Etcd) {
+	closed := make(chan struct{})
+	go func() {
+		server.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTime):
+	}
 }
 
 func dialEtcd(urls []string, t *tls.Config) (*clientv3.Client, error) {

@@ -35,7 +35,7 @@ type Backend interface {
 	// Create makes the volume, empty.
 	Create(ctx context.Context, v Volume) error
 	// Mount makes the volume's content reachable and returns the absolute
-	// path of its directory. It is called for the first user only.
+	// path of its directory. It is called for every user, the first or not.
 	Mount(ctx context.Context, v Volume) (path string, err error)
 	// Unmount ends that, after the last user.
 	Unmount(ctx context.Context, v Volume) error
