@@ -24,9 +24,14 @@ func (f *fleet) alive(t *testing.T, app string, port int, containers map[string]
 			t.Errorf("%s is %s: %s", name, task.State, task.Error)
 		}
 		if task.Service == "front" {
-			body, _, err := get(t.Context(), fmt.Sprintf("http://%s:%d/dial?addr=back:80", task.HostAddress, port))
-			if err != nil {
-				t.Errorf("front to back: %v %s", err, body)
+			// Names come from the agent: while it starts again, for a
+			// moment, it has no answer.
+			took := await(t, 3*time.Second, "front reaches back", func() error {
+				_, _, err := get(t.Context(), fmt.Sprintf("http://%s:%d/dial?addr=back:80", task.HostAddress, port))
+				return err
+			})
+			if took > 100*time.Millisecond {
+				t.Logf("front reached back after %s", took.Round(time.Millisecond))
 			}
 		}
 	}

@@ -111,7 +111,11 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	if err != nil {
 		return err
 	}
-	defer pools.Close()
+	defer func() {
+		if err := pools.Close(); err != nil {
+			log.Error("journal not closed", "error", err)
+		}
+	}()
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return fmt.Errorf("read boot id: %w", err)

@@ -111,7 +111,11 @@ func serve(ctx context.Context, log *slog.Logger, root, state string, paths sock
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() {
+		if err := d.Close(); err != nil {
+			log.Error("state not closed", "error", err)
+		}
+	}()
 	log.Info("answering", "sockets", paths, "root", root, "version", version.Get().Version)
 	handler, failed := volume.NewHandler(d), make(chan error, len(open))
 	for _, l := range open {

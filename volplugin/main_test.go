@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -17,7 +16,7 @@ import (
 func TestServeUntilTold(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "run", "s")
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	// A socket file of a killed process is in the way.
 	assert.NilError(t, os.Mkdir(filepath.Dir(socket), 0o755))
 	stale, err := net.Listen("unix", socket)

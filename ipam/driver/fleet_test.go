@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -80,7 +79,7 @@ type host struct {
 func (f *fleet) config(id string) Config {
 	return Config{
 		Host: id, Store: store.New(f.server.NewClient(), "test"), Dir: filepath.Join(f.TempDir(), "ipam"),
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: f.clock.now,
+		Log: slog.New(slog.DiscardHandler), Now: f.clock.now,
 		Timeout: 500 * time.Millisecond, Tick: 20 * time.Millisecond,
 	}
 }
@@ -231,6 +230,6 @@ func (f *fleet) owners(n store.Network) map[string]string {
 // bare is the configuration of a driver that never meets etcd.
 func (f *fleet) bare(dir string, now func() time.Time) Config {
 	return Config{
-		Host: "a", Dir: dir, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: now, Cooldown: 30 * time.Second,
+		Host: "a", Dir: dir, Log: slog.New(slog.DiscardHandler), Now: now, Cooldown: 30 * time.Second,
 	}
 }

@@ -200,7 +200,8 @@ func (n *Network) TryRun(ports ...Port) (*Container, error) {
 		return nil, err
 	}
 	c.Namespace = NewNamespace(h.t)
-	return c, c.move(a.Address, e.Interface.MacAddress)
+	err = c.move(a.Address, e.Interface.MacAddress)
+	return c, err
 }
 
 // move puts the link into the container and sets it up in libnetwork's order.

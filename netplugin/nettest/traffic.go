@@ -27,7 +27,7 @@ func (n *Namespace) Serve(address string) {
 		l = must(net.Listen("tcp4", address))(n.t)
 		p = must(net.ListenPacket("udp4", address))(n.t)
 	})
-	n.t.Cleanup(func() { l.Close(); p.Close() })
+	n.t.Cleanup(func() { l.Close(); p.Close() }) //nolint:errcheck // the test is over
 	go func() {
 		for {
 			c, err := l.Accept()

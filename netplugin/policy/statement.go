@@ -166,8 +166,10 @@ func NotLocalSource() Statement {
 	}}
 }
 
-// Source and Destination match an address or prefix.
-func Source(p string) Statement      { return addressMatch(fieldSource, p) }
+// Source matches an address or prefix that a packet comes from.
+func Source(p string) Statement { return addressMatch(fieldSource, p) }
+
+// Destination matches an address or prefix that a packet goes to.
 func Destination(p string) Statement { return addressMatch(fieldDestination, p) }
 
 // addressMatch panics on something that is no address or prefix: all callers

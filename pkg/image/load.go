@@ -93,21 +93,20 @@ func (i *Image) present(ctx context.Context, e Engine) (id string, same bool, er
 
 func (i *Image) send(ctx context.Context, e Engine) error {
 	r, w := io.Pipe()
-	written := make(chan error, 1)
+	written := make(chan struct{})
 	go func() {
-		err := i.Write(w)
-		_ = w.CloseWithError(err) // always nil
-		written <- err
+		_ = w.CloseWithError(i.Write(w)) // always nil; the reader gets the error
+		close(written)
 	}()
 	res, err := e.ImageLoad(ctx, r, client.ImageLoadWithQuiet(true))
 	_ = r.CloseWithError(errors.New("the engine stopped reading")) // always nil; ends the writer
 	if err != nil {
-		_ = <-written
+		<-written
 		return err
 	}
 	defer func() { _ = res.Close() }() // was read to its end
 	answer, err := io.ReadAll(io.LimitReader(res, 1<<20))
-	_ = <-written // the engine's word counts: it may not read the padding at the end
+	<-written // the engine's word counts: it may not read the padding at the end
 	if err != nil {
 		return err
 	}

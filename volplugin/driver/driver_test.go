@@ -32,7 +32,7 @@ type plugin struct {
 	now    time.Time
 }
 
-func logger() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func logger() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // start opens a driver with a local backend in dir and serves it.
 func start(t *testing.T, dir, boot string, more ...backend.Backend) *plugin {
@@ -69,7 +69,7 @@ func (p *plugin) post(method, body string) (map[string]any, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%d: %s", r.StatusCode, b)
 	}
-	if text, _ := m["Err"].(string); text != "" || r.StatusCode != 200 {
+	if text, _ := m["Err"].(string); text != "" || r.StatusCode != http.StatusOK {
 		return m, errors.New(text)
 	}
 	return m, nil

@@ -33,7 +33,7 @@ type served struct {
 }
 
 func serve(dir string) (*served, error) {
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	disk, err := local.Open(dir, log)
 	if err != nil {
 		return nil, err

@@ -1,7 +1,6 @@
 package local
 
 import (
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,7 +14,7 @@ import (
 
 func open(t *testing.T, root string) *Backend {
 	t.Helper()
-	b, err := Open(root, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	b, err := Open(root, slog.New(slog.DiscardHandler))
 	assert.NilError(t, err)
 	t.Cleanup(b.Close)
 	return b
@@ -78,6 +77,6 @@ func TestDeletionGoesOnAfterAStart(t *testing.T) {
 }
 
 func TestRootMustBeAbsolute(t *testing.T) {
-	_, err := Open("vol", slog.New(slog.NewTextHandler(io.Discard, nil)))
+	_, err := Open("vol", slog.New(slog.DiscardHandler))
 	assert.ErrorContains(t, err, `"vol" is not an absolute path`)
 }
