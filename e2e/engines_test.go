@@ -141,3 +141,47 @@ func TestFleetOfOneMustDeploy(t *testing.T) {
 		t.Errorf("docker info does not show clocker:\n%s", info.stdout)
 	}
 }
+
+// When an engine with live-restore starts again, containers must run on and
+// the next deploy must work: agent and plugin find the new engine by
+// themselves.
+func TestEngineRestartUnderLiveRestoreMustChangeNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	f, err := newFleet(ctx, "live", testbed.Options{Name: "e2e-live", Hosts: 1, Engine: "28", Log: t.Logf})
+	if f != nil {
+		t.Cleanup(f.close)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h1 := f.bed.Host("h1")
+	restart := func() {
+		t.Helper()
+		if err := h1.KillEngine(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := h1.WaitReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h1.Exec(ctx, "sh", "-c", `sed -i '0,/{/s//{"live-restore": true,/' /etc/docker/daemon.json`); err != nil {
+		t.Fatal(err)
+	}
+	restart()
+	if err := f.init(ctx); err != nil {
+		t.Fatal(err)
+	}
+	file := fmt.Sprintf(stack, 18097)
+	f.deploy(t, "app", "compose.yaml", file)
+	containers := f.containers(t, "app")
+	front := f.tasks(t, "app")["app-front-1"]
+	restart()
+	if _, _, err := get(ctx, "http://"+front.HostAddress+":18097/dial?addr=back:80"); err != nil {
+		t.Errorf("right after the engine's restart: %v", err)
+	}
+	await(t, 30*time.Second, "a deploy works again", func() error {
+		return f.command(ctx, "clocker", "deploy", writeFile(t, "compose.yaml", strings.Replace(file, "replicas: 3", "replicas: 4", 1)), "--app", "app").err()
+	})
+	f.alive(t, "app", 18097, containers)
+}

@@ -325,3 +325,31 @@ func TestOperated(t *testing.T) {
 	assert.DeepEqual(t, s.Restarts, map[string]int{"b": 1})
 	assert.Equal(t, len(s.Stopped), 0)
 }
+
+// A replica that no host can take after one has left must be shown with the
+// reason, not vanish.
+func TestReplicasWithoutAHostAreShown(t *testing.T) {
+	client := storetest.Start(t)
+	c, _ := newController(t, client, "c1")
+	playAgents(t, client, "h1", "h2")
+	c.awaitLead(t)
+	app := application("app", 1, 2)
+	app.Entities[0].Service.Ports = []model.Port{{HostPort: 80, ContainerPort: 80, Protocol: "tcp", Mode: "host"}}
+	done, problems, err := deploy(c, app)
+	assert.NilError(t, err)
+	assert.Equal(t, done, "ok", problems)
+	assert.NilError(t, c.RemoveHost(t.Context(), "h2", false, func(api.Progress) error { return nil }))
+	tasks, err := c.Tasks(t.Context(), "app")
+	assert.NilError(t, err)
+	waiting := 0
+	for _, task := range tasks {
+		if task.State == "waiting" {
+			waiting++
+			assert.Assert(t, strings.Contains(task.Error, "h1: port tcp/80 is taken by app/s0"), task.Error)
+		}
+	}
+	assert.Equal(t, waiting, 1)
+	apps, err := c.Applications(t.Context())
+	assert.NilError(t, err)
+	assert.Equal(t, apps[0].Status, "degraded")
+}

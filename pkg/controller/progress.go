@@ -39,10 +39,14 @@ func (c *Controller) reporter(send func(api.Progress) error) *reporter {
 
 func (r *reporter) report(v view, release int) error {
 	for _, t := range r.c.tasks(v) {
-		if reflect.DeepEqual(r.last[t.ID], t) {
+		key := t.ID
+		if key == "" { // no host has it
+			key = t.Name
+		}
+		if reflect.DeepEqual(r.last[key], t) {
 			continue
 		}
-		r.last[t.ID] = t
+		r.last[key] = t
 		if err := r.send(api.Progress{Release: release, Task: &t}); err != nil {
 			return err
 		}

@@ -78,6 +78,7 @@ func (c *Controller) tasks(v view) []api.Task {
 			Container: o.Container, Error: o.Error,
 		})
 	}
+	out = append(out, c.unplaced(v)...)
 	sort.SliceStable(out, func(i, j int) bool {
 		a, b := out[i], out[j]
 		if a.Service != b.Service {
@@ -88,6 +89,31 @@ func (c *Controller) tasks(v view) []api.Task {
 		}
 		return a.ID < b.ID
 	})
+	return out
+}
+
+// unplaced lists the replicas of the current release that no host has, each
+// with what speaks against every host.
+func (c *Controller) unplaced(v view) []api.Task {
+	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == store.DesiredRemoved {
+		return nil
+	}
+	missing := plan.Diff(v.Templates, v.App.Release, v.Assignments).Missing
+	if len(missing) == 0 {
+		return nil
+	}
+	var out []api.Task
+	for i, d := range c.place(v.App.Name, missing) {
+		m := missing[i]
+		t := api.Task{
+			App: v.App.Name, Service: m.Service, Slot: m.Slot, Name: m.Spec.Name, Image: m.Spec.Image,
+			Desired: store.PhaseRun, State: "waiting", Waiting: "a host",
+		}
+		if err := d.Err(); err != nil {
+			t.Error = err.Error()
+		}
+		out = append(out, t)
+	}
 	return out
 }
 
