@@ -10,17 +10,27 @@ import (
 	"clocker.io/clocker/e2e/testbed"
 )
 
+// ownFleet starts a testbed for one test, which takes it down when it ends.
+// Its fleet is not made yet.
+func ownFleet(t *testing.T, name string, o testbed.Options) *fleet {
+	t.Helper()
+	o.Log = t.Logf
+	f, err := newFleet(t.Context(), name, o)
+	if f != nil {
+		t.Cleanup(f.close)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // The talk's application must run on Engine 20.10 too.
 func TestEngine20MustRunBlueprint05(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f, err := newFleet(ctx, "my-docker-cloud", testbed.Options{Name: "e2e-20", Hosts: 3, Engine: "20", Log: t.Logf})
-	if f != nil {
-		t.Cleanup(f.close)
-	}
-	if err == nil {
-		err = f.init(ctx)
-	}
+	f := ownFleet(t, "my-docker-cloud", testbed.Options{Name: "e2e-20", Hosts: 3, Engine: "20"})
+	err := f.init(ctx)
 	if err == nil {
 		err = f.addHosts(ctx)
 	}
@@ -49,13 +59,7 @@ func TestEngine20MustRunBlueprint05(t *testing.T) {
 func TestExternalEtcdMustCarryAFleet(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f, err := newFleet(ctx, "on-etcd", testbed.Options{Name: "e2e-etcd", Hosts: 2, Engine: "28", Log: t.Logf})
-	if f != nil {
-		t.Cleanup(f.close)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := ownFleet(t, "on-etcd", testbed.Options{Name: "e2e-etcd", Hosts: 2, Engine: "28"})
 	// An etcd that does not answer: refused, and nothing left of it.
 	h1 := f.bed.Host("h1")
 	before := inventoryOf(t, h1, hostLooks)
@@ -111,14 +115,8 @@ func TestExternalEtcdMustCarryAFleet(t *testing.T) {
 func TestFleetOfOneMustDeploy(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f, err := newFleet(ctx, "solo", testbed.Options{Name: "e2e-one", Hosts: 1, Engine: "28", Log: t.Logf})
-	if f != nil {
-		t.Cleanup(f.close)
-	}
-	if err == nil {
-		err = f.command(ctx, "clocker", "init", "--fleet", "solo").err()
-	}
-	if err != nil {
+	f := ownFleet(t, "solo", testbed.Options{Name: "e2e-one", Hosts: 1, Engine: "28"})
+	if err := f.command(ctx, "clocker", "init", "--fleet", "solo").err(); err != nil {
 		t.Fatal(err)
 	}
 	// Again: it converges.
@@ -148,13 +146,7 @@ func TestFleetOfOneMustDeploy(t *testing.T) {
 func TestEngineRestartUnderLiveRestoreMustChangeNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f, err := newFleet(ctx, "live", testbed.Options{Name: "e2e-live", Hosts: 1, Engine: "28", Log: t.Logf})
-	if f != nil {
-		t.Cleanup(f.close)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := ownFleet(t, "live", testbed.Options{Name: "e2e-live", Hosts: 1, Engine: "28"})
 	h1 := f.bed.Host("h1")
 	restart := func() {
 		t.Helper()
