@@ -15,7 +15,7 @@ import (
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/netplugin/nettest"
 	"clocker.io/clocker/pkg/hostconfig"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // asPlugin in the environment makes the test binary be the plugin.
@@ -39,7 +39,7 @@ func plugin(args ...string) *exec.Cmd {
 }
 
 // network makes a network of the fleet, as the controller does.
-func network(t testing.TB, w *nettest.World, name, egress string, internal bool) *store.Network {
+func network(t testing.TB, w *nettest.World, name, egress string, internal bool) *record.Network {
 	t.Helper()
 	n, err := registry.Create(t.Context(), w.Store, time.Now(), registry.Request{Name: name, App: "app", Egress: egress, Internal: internal})
 	assert.NilError(t, err)

@@ -10,7 +10,7 @@ import (
 
 	"clocker.io/clocker/cli-plugin/formatter"
 	"clocker.io/clocker/pkg/api"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 type eventsOptions struct {
@@ -64,7 +64,7 @@ func runEvents(ctx context.Context, e *Env, o eventsOptions) error {
 		last := ""
 		if o.since == "" && o.until == "" {
 			// Only what is new: the controller's clock need not be ours.
-			if err := c.Events(ctx, false, "", func(ev store.Event) error { last = ev.ID; return nil }); err != nil {
+			if err := c.Events(ctx, false, "", func(ev record.Event) error { last = ev.ID; return nil }); err != nil {
 				return err
 			}
 		}
@@ -74,7 +74,7 @@ func runEvents(ctx context.Context, e *Env, o eventsOptions) error {
 			ctx, cancel = context.WithDeadline(ctx, until)
 			defer cancel()
 		}
-		err := c.Events(ctx, follow, last, func(ev store.Event) error {
+		err := c.Events(ctx, follow, last, func(ev record.Event) error {
 			if ev.At.Before(since) || !until.IsZero() && ev.At.After(until) || !match(ev) {
 				return nil
 			}
@@ -88,7 +88,7 @@ func runEvents(ctx context.Context, e *Env, o eventsOptions) error {
 }
 
 // eventFilter makes a test out of KEY=VALUE filters.
-func eventFilter(filters []string) (func(store.Event) bool, error) {
+func eventFilter(filters []string) (func(record.Event) bool, error) {
 	want := map[string]map[string]bool{}
 	for _, f := range filters {
 		k, v, ok := strings.Cut(f, "=")
@@ -100,7 +100,7 @@ func eventFilter(filters []string) (func(store.Event) bool, error) {
 		}
 		want[k][v] = true
 	}
-	return func(ev store.Event) bool {
+	return func(ev record.Event) bool {
 		for k, values := range want {
 			got := ev.Attrs[k]
 			switch k {

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"clocker.io/clocker/pkg/api"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 type execOptions struct {
@@ -101,10 +101,10 @@ func runExec(ctx context.Context, e *Env, o execOptions) error {
 func pick(tasks []api.Task, o execOptions) (api.Task, error) {
 	for _, t := range tasks {
 		switch {
-		case o.index == 0 && t.State == store.StateRunning:
+		case o.index == 0 && t.State == record.StateRunning:
 			return t, nil
 		case o.index != 0 && t.Slot == o.index:
-			if t.State != store.StateRunning {
+			if t.State != record.StateRunning {
 				return t, verdict{errConflict, t.Name + " does not run: it is " + t.State}
 			}
 			return t, nil

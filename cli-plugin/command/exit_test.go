@@ -15,7 +15,7 @@ import (
 	"clocker.io/clocker/pkg/engine/connect"
 	"clocker.io/clocker/pkg/fleet"
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 func TestEveryErrorHasItsCode(t *testing.T) {
@@ -91,7 +91,7 @@ func TestMoment(t *testing.T) {
 }
 
 func TestEventFilters(t *testing.T) {
-	ev := store.Event{Type: "task", Action: "die", Subject: "shop-web-1", Attrs: map[string]string{"app": "shop"}}
+	ev := record.Event{Type: "task", Action: "die", Subject: "shop-web-1", Attrs: map[string]string{"app": "shop"}}
 	for _, tc := range []struct {
 		filters []string
 		want    bool
@@ -111,9 +111,9 @@ func TestEventFilters(t *testing.T) {
 
 func TestPickTakesTheNumberedReplicaOrTheFirstThatRuns(t *testing.T) {
 	tasks := []api.Task{
-		{ID: "a", Slot: 1, Name: "shop-web-1", State: store.StateFailed},
-		{ID: "b", Slot: 2, State: store.StateRunning},
-		{ID: "c", Slot: 3, State: store.StateRunning},
+		{ID: "a", Slot: 1, Name: "shop-web-1", State: record.StateFailed},
+		{ID: "b", Slot: 2, State: record.StateRunning},
+		{ID: "c", Slot: 3, State: record.StateRunning},
 	}
 	for _, tc := range []struct {
 		tasks []api.Task

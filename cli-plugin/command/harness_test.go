@@ -20,7 +20,7 @@ import (
 	"clocker.io/clocker/pkg/api/apitest"
 	"clocker.io/clocker/pkg/fleet"
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -162,7 +162,7 @@ func progressOf(tasks ...api.Task) []api.Progress {
 
 func readyHost(name, address string) api.Host {
 	return api.Host{
-		Host:   store.Host{ID: "id-" + name, Name: name, Address: address, Endpoint: "ssh://root@" + address},
-		Status: "ready", Tasks: 1, Facts: &store.HostFacts{CPUs: 2, MemoryBytes: 4 << 30, EngineVersion: "28.5.2", AgentVersion: "0.1.0"},
+		Host:   record.Host{ID: "id-" + name, Name: name, Address: address, Endpoint: "ssh://root@" + address},
+		Status: "ready", Tasks: 1, Facts: &record.HostFacts{CPUs: 2, MemoryBytes: 4 << 30, EngineVersion: "28.5.2", AgentVersion: "0.1.0"},
 	}
 }

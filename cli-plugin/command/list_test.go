@@ -11,7 +11,7 @@ import (
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/api/apitest"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 func notThere(what string) *api.CallError {
@@ -20,8 +20,8 @@ func notThere(what string) *api.CallError {
 
 func fleetOfShop() answers {
 	tasks := []api.Task{shopTask("web", 2, "running"), shopTask("web", 1, "running"), shopTask("db", 1, "running")}
-	event := func(id string, age time.Duration, typ, app string) store.Event {
-		return store.Event{ID: id, At: now.Add(-age), Type: typ, Action: "created", Subject: "shop-" + id, Attrs: map[string]string{"app": app}}
+	event := func(id string, age time.Duration, typ, app string) record.Event {
+		return record.Event{ID: id, At: now.Add(-age), Type: typ, Action: "created", Subject: "shop-" + id, Attrs: map[string]string{"app": app}}
 	}
 	return answers{
 		"GET /v1/applications": []api.Application{
@@ -42,7 +42,7 @@ func fleetOfShop() answers {
 		"GET /v1/info":                      api.Info{Fleet: "test", Version: "0.1.0", Commit: "abc", Leader: "https://10.88.0.11:7480", EtcdKind: "embedded", Hosts: 2, HostsUp: 2, Tasks: 3, Running: 3},
 		"GET /v1/events": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			send(w)
-			for _, e := range []store.Event{event("1", time.Hour, "task", "shop"), event("2", time.Minute, "host", "shop"), event("3", time.Second, "task", "blog"), event("4", time.Second, "task", "shop")} {
+			for _, e := range []record.Event{event("1", time.Hour, "task", "shop"), event("2", time.Minute, "host", "shop"), event("3", time.Second, "task", "blog"), event("4", time.Second, "task", "shop")} {
 				writeJSON(w, e)
 			}
 		}),

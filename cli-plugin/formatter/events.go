@@ -11,12 +11,12 @@ import (
 	"github.com/docker/cli/cli/command/formatter"
 	"github.com/docker/cli/templates"
 
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Event writes one event on a line: as docker events does, as JSON, or by a
-// template over store.Event.
-func Event(out io.Writer, format string, e store.Event) error {
+// template over record.Event.
+func Event(out io.Writer, format string, e record.Event) error {
 	switch format {
 	case "":
 		_, err := fmt.Fprintln(out, eventLine(e))
@@ -35,7 +35,7 @@ func Event(out io.Writer, format string, e store.Event) error {
 	return err
 }
 
-func eventLine(e store.Event) string {
+func eventLine(e record.Event) string {
 	s := fmt.Sprintf("%s %s %s %s", e.At.Format("2006-01-02T15:04:05.000Z07:00"), e.Type, e.Action, e.Subject)
 	if len(e.Attrs) > 0 {
 		var attrs []string

@@ -12,7 +12,7 @@ import (
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -21,14 +21,14 @@ func tasks() []api.Task {
 	return []api.Task{
 		{
 			ID: "t1", App: "identidock", Service: "redis", Slot: 1, Name: "identidock-redis-1", Image: "docker.io/library/redis:3",
-			Host: "host1", HostAddress: "10.88.0.11", State: store.StateRunning, StartedAt: now.Add(-3 * time.Minute),
+			Host: "host1", HostAddress: "10.88.0.11", State: record.StateRunning, StartedAt: now.Add(-3 * time.Minute),
 			Addresses: map[string]string{"n2": "10.208.16.3", "n1": "10.208.0.5"}, Container: strings.Repeat("0123456789abcdef", 4),
 			Ports: []model.Port{{ContainerPort: 6379, Protocol: "tcp"}},
 		},
 		{
 			ID: "t2", App: "identidock", Service: "web", Slot: 1, Name: "identidock-web-1",
 			Image: "docker.io/amouat/identidock:1.0@sha256:" + strings.Repeat("a", 64), Host: "host2", HostAddress: "10.88.0.12",
-			State: store.StateRunning, Health: "healthy", StartedAt: now.Add(-26 * time.Hour),
+			State: record.StateRunning, Health: "healthy", StartedAt: now.Add(-26 * time.Hour),
 			Addresses: map[string]string{"n1": "10.208.0.70"},
 			Ports: []model.Port{
 				{HostPort: 80, ContainerPort: 9090, Protocol: "tcp", Mode: "host"},
@@ -38,7 +38,7 @@ func tasks() []api.Task {
 		},
 		{
 			ID: "t3", App: "identidock", Service: "web", Slot: 2, Name: "identidock-web-2", Image: "docker.io/amouat/identidock:1.0",
-			Host: "host3", State: store.StateFailed, ExitCode: 137,
+			Host: "host3", State: record.StateFailed, ExitCode: 137,
 			Error: "start container: driver failed programming external connectivity:\n  port 80 is taken by the process nginx",
 		},
 		{ID: "t4", Name: "identidock-job-1", Image: "not a reference", State: "waiting", Waiting: "redis to be healthy"},
@@ -56,10 +56,10 @@ func render(t *testing.T, o Options, f func(Options) error) string {
 func TestTables(t *testing.T) {
 	hosts := []api.Host{
 		{
-			Host:   store.Host{ID: "h1", Name: "host1", Endpoint: "ssh://root@10.88.0.11", Address: "10.88.0.11", Labels: map[string]string{"zone": "b", "disk": "ssd"}},
-			Status: "ready", Tasks: 3, Facts: &store.HostFacts{CPUs: 2, MemoryBytes: 4102025216, EngineVersion: "28.5.2", AgentVersion: "0.1.0"},
+			Host:   record.Host{ID: "h1", Name: "host1", Endpoint: "ssh://root@10.88.0.11", Address: "10.88.0.11", Labels: map[string]string{"zone": "b", "disk": "ssd"}},
+			Status: "ready", Tasks: 3, Facts: &record.HostFacts{CPUs: 2, MemoryBytes: 4102025216, EngineVersion: "28.5.2", AgentVersion: "0.1.0"},
 		},
-		{Host: store.Host{ID: "h2", Name: "host2", Address: "10.88.0.12"}, Status: "joining"},
+		{Host: record.Host{ID: "h2", Name: "host2", Address: "10.88.0.12"}, Status: "joining"},
 	}
 	apps := []api.Application{
 		{Name: "identidock", Status: "running", Services: 3, Replicas: 4, Running: 4, Release: 2, UpdatedAt: now.Add(-90 * time.Second)},
@@ -131,7 +131,7 @@ func TestPublishedURLsListEachPlaceOnce(t *testing.T) {
 }
 
 func TestEventForms(t *testing.T) {
-	e := store.Event{ID: "1", At: now, Type: "task", Action: "failed", Subject: "a-b-1", Text: "exit 1", Attrs: map[string]string{"host": "h", "app": "a"}}
+	e := record.Event{ID: "1", At: now, Type: "task", Action: "failed", Subject: "a-b-1", Text: "exit 1", Attrs: map[string]string{"host": "h", "app": "a"}}
 	for format, want := range map[string]string{
 		"":                         "2026-03-01T12:00:00.000Z task failed a-b-1 (app=a, host=h): exit 1\n",
 		"{{.Type}}/{{.Attrs.app}}": "task/a\n",
@@ -142,7 +142,7 @@ func TestEventForms(t *testing.T) {
 	}
 	var b bytes.Buffer
 	assert.NilError(t, Event(&b, "json", e))
-	var back store.Event
+	var back record.Event
 	assert.NilError(t, json.Unmarshal(b.Bytes(), &back))
 	assert.DeepEqual(t, back, e)
 }

@@ -13,7 +13,7 @@ import (
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 const taskTable = "table {{.Name}}\t{{.Image}}\t{{.Host}}\t{{.Address}}\t{{.Status}}\t{{.Ports}}"
@@ -75,7 +75,7 @@ func TaskStatus(t api.Task, now time.Time) string {
 	switch {
 	case t.Error != "":
 		return s + ": " + t.Error
-	case t.Waiting != "" && t.State != store.StateRunning:
+	case t.Waiting != "" && t.State != record.StateRunning:
 		return s + ": " + t.Waiting
 	}
 	return s
@@ -83,7 +83,7 @@ func TaskStatus(t api.Task, now time.Time) string {
 
 func stateWords(t api.Task, now time.Time) string {
 	switch t.State {
-	case store.StateRunning:
+	case record.StateRunning:
 		s := "Up"
 		if a := age(now, t.StartedAt); a != "" {
 			s += " " + a
@@ -95,7 +95,7 @@ func stateWords(t api.Task, now time.Time) string {
 			return s + " (health: starting)"
 		}
 		return s + " (" + t.Health + ")"
-	case store.StateStopped, store.StateFailed:
+	case record.StateStopped, record.StateFailed:
 		s := capital(t.State)
 		if t.ExitCode != 0 {
 			s += fmt.Sprintf(" (%d)", t.ExitCode)

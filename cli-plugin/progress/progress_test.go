@@ -12,7 +12,7 @@ import (
 	"gotest.tools/v3/golden"
 
 	"clocker.io/clocker/pkg/api"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -52,24 +52,24 @@ func task(service string, slot int, desired, state string) api.Progress {
 
 // deploy is the stream of a deploy as a controller sends it.
 func deploy() []api.Progress {
-	waits := task("web", 1, "prepare", store.StatePrepared)
+	waits := task("web", 1, "prepare", record.StatePrepared)
 	waits.Task.Waiting = "redis to run"
-	healthy := task("web", 1, "run", store.StateRunning)
+	healthy := task("web", 1, "run", record.StateRunning)
 	healthy.Task.Health = "healthy"
-	gone := task("old", 1, "remove", store.StateRunning)
+	gone := task("old", 1, "remove", record.StateRunning)
 	gone.Task.CreatedAt = time.Time{}
 	return []api.Progress{
 		{Release: 3},
 		task("redis", 1, "prepare", "waiting"),
 		task("web", 1, "prepare", "waiting"),
-		task("redis", 1, "prepare", store.StatePreparing),
+		task("redis", 1, "prepare", record.StatePreparing),
 		{},
 		gone,
 		waits,
-		task("redis", 1, "run", store.StateCreating),
-		task("redis", 1, "run", store.StateCreating),
-		task("redis", 1, "run", store.StateRunning),
-		task("web", 1, "run", store.StateStarting),
+		task("redis", 1, "run", record.StateCreating),
+		task("redis", 1, "run", record.StateCreating),
+		task("redis", 1, "run", record.StateRunning),
+		task("web", 1, "run", record.StateStarting),
 		healthy,
 		{Release: 3, Done: "ok"},
 	}
@@ -87,9 +87,9 @@ func TestPlainLinesShowEachChangeOnce(t *testing.T) {
 }
 
 func TestAFailureStaysReadableWhileItIsTakenBack(t *testing.T) {
-	failed := task("web", 1, "run", store.StateFailed)
+	failed := task("web", 1, "run", record.StateFailed)
 	failed.Task.Error = "port 80 is taken"
-	back := task("web", 1, "remove", store.StateFailed)
+	back := task("web", 1, "remove", record.StateFailed)
 	back.Task.Error = "port 80 is taken"
 	d := &recorder{}
 	r := NewRelease(d, Operation{Verb: "deploy"})
@@ -103,7 +103,7 @@ func TestAFailureStaysReadableWhileItIsTakenBack(t *testing.T) {
 func TestWhatWasUnderWayIsTakenBack(t *testing.T) {
 	d := &recorder{}
 	r := NewRelease(d, Operation{Verb: "deploy"})
-	for _, l := range []api.Progress{task("db", 1, "run", store.StateRunning), task("web", 1, "run", store.StateStarting), {Release: 3, Done: "cancelled"}} {
+	for _, l := range []api.Progress{task("db", 1, "run", record.StateRunning), task("web", 1, "run", record.StateStarting), {Release: 3, Done: "cancelled"}} {
 		r.Add(l)
 	}
 	last := d.items[len(d.items)-1]
@@ -114,23 +114,23 @@ func TestWhatWasUnderWayIsTakenBack(t *testing.T) {
 func TestWhatRanBeforeIsNoChange(t *testing.T) {
 	d := &recorder{}
 	r := NewRelease(d, Operation{Verb: "deploy"})
-	r.Add(task("db", 1, "run", store.StateRunning))
-	r.Add(task("db", 1, "run", store.StateRunning))
+	r.Add(task("db", 1, "run", record.StateRunning))
+	r.Add(task("db", 1, "run", record.StateRunning))
 	r.Add(api.Progress{Release: 3, Done: "ok"})
 	assert.Assert(t, !r.Changed())
 	assert.Equal(t, len(d.items), 1)
 	assert.Equal(t, d.items[0].Text, "Running")
-	r.Add(task("web", 1, "run", store.StateCreating))
+	r.Add(task("web", 1, "run", record.StateCreating))
 	assert.Assert(t, r.Changed())
 }
 
 func TestOperationsReadTheirOwnWords(t *testing.T) {
 	running := func(desired string, started time.Time) api.Progress {
-		p := task("web", 1, desired, store.StateRunning)
+		p := task("web", 1, desired, record.StateRunning)
 		p.Task.StartedAt = started
 		return p
 	}
-	other := task("db", 1, "run", store.StateRunning)
+	other := task("db", 1, "run", record.StateRunning)
 	for name, tc := range map[string]struct {
 		o     Operation
 		lines []api.Progress
@@ -138,12 +138,12 @@ func TestOperationsReadTheirOwnWords(t *testing.T) {
 	}{
 		"stop": {
 			Operation{Verb: "stop", Services: []string{"web"}},
-			[]api.Progress{other, running("run", start), running("stop", start), task("web", 1, "stop", store.StateStopped), {Done: "ok"}},
+			[]api.Progress{other, running("run", start), running("stop", start), task("web", 1, "stop", record.StateStopped), {Done: "ok"}},
 			[]string{"Stopping", "Stopped"},
 		},
 		"start": {
 			Operation{Verb: "start"},
-			[]api.Progress{other, task("web", 1, "stop", store.StateStopped), task("web", 1, "run", store.StateStopped), task("web", 1, "run", store.StateStarting), running("run", start), {Done: "ok"}},
+			[]api.Progress{other, task("web", 1, "stop", record.StateStopped), task("web", 1, "run", record.StateStopped), task("web", 1, "run", record.StateStarting), running("run", start), {Done: "ok"}},
 			[]string{"Running", "Stopped", "Starting", "Started"},
 		},
 		"restart": {
@@ -166,7 +166,7 @@ func TestOperationsReadTheirOwnWords(t *testing.T) {
 			[]api.Progress{
 				{Step: &api.Step{Action: "create", Kind: "network", Subject: "shop_default"}},
 				{Step: &api.Step{Action: "keep", Kind: "task", Subject: "shop-db-1", Host: "h"}},
-				task("web", 1, "run", store.StateCreating), {Done: "ok"},
+				task("web", 1, "run", record.StateCreating), {Done: "ok"},
 			},
 			[]string{"Pending", "Unchanged", "Created", "Creating", "Started"},
 		},

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/api"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Release turns the lines of an operation's stream into items.
@@ -117,7 +117,7 @@ func (r *Release) task(t api.Task) {
 	if !seen {
 		r.started[id] = t.StartedAt
 	}
-	if t.State != store.StateRunning || t.Desired != store.PhaseRun || seen && t.ID != old.ID {
+	if t.State != record.StateRunning || t.Desired != record.PhaseRun || seen && t.ID != old.ID {
 		r.moved[id] = true
 	}
 	r.tasks[id] = t
@@ -141,22 +141,22 @@ func (r *Release) judge(id string, t api.Task) (State, string) {
 		return Working, "Removing"
 	}
 	switch t.State {
-	case store.StateFailed:
+	case record.StateFailed:
 		return Failed, "Failed"
-	case store.StateLost:
+	case record.StateLost:
 		return Failed, "Lost"
-	case store.StateComplete:
+	case record.StateComplete:
 		return Done, "Completed"
-	case store.StateStopped:
-		if t.Desired == store.PhaseStop && r.o.Verb != "start" {
+	case record.StateStopped:
+		if t.Desired == record.PhaseStop && r.o.Verb != "start" {
 			return Done, "Stopped"
 		}
 		return Waiting, "Stopped"
-	case store.StateRunning:
+	case record.StateRunning:
 		return r.judgeRunning(id, t)
 	case "waiting", "":
 		return Waiting, "Waiting"
-	case store.StatePrepared:
+	case record.StatePrepared:
 		if t.Waiting != "" {
 			return Waiting, "Waiting"
 		}
@@ -166,7 +166,7 @@ func (r *Release) judge(id string, t api.Task) (State, string) {
 
 func (r *Release) judgeRunning(id string, t api.Task) (State, string) {
 	switch {
-	case t.Desired == store.PhaseStop, r.o.Verb == "stop":
+	case t.Desired == record.PhaseStop, r.o.Verb == "stop":
 		return Working, "Stopping"
 	case r.o.Verb == "restart" && t.StartedAt.Equal(r.started[id]):
 		return Working, "Restarting"
@@ -187,7 +187,7 @@ func (r *Release) judgeRunning(id string, t api.Task) (State, string) {
 // stateBegun reports whether a task in this state needs its networks.
 func stateBegun(s string) bool {
 	switch s {
-	case store.StateCreating, store.StateStarting, store.StateRunning, store.StateComplete:
+	case record.StateCreating, record.StateStarting, record.StateRunning, record.StateComplete:
 		return true
 	}
 	return false

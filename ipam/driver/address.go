@@ -131,7 +131,7 @@ func (d *Driver) requestNext(n *network, name string) (netip.Prefix, error) {
 // mu held and releases it.
 func (d *Driver) give(n *network, a netip.Addr, name string) (netip.Prefix, error) {
 	now := d.cfg.Now()
-	commit := d.append(record{Op: opAlloc, Network: n.id, Addr: a, Name: name, At: now.UnixMilli()})
+	commit := d.append(entry{Op: opAlloc, Network: n.id, Addr: a, Name: name, At: now.UnixMilli()})
 	n.dirty[a] = struct{}{}
 	bits := 32
 	if n.record.Segment != "routed" {
@@ -215,7 +215,7 @@ func (d *Driver) ReleaseAddress(r *helper.ReleaseAddressRequest) error {
 
 // release frees an address and returns what to write down; nothing when it
 // was not held. mu is held.
-func (d *Driver) release(n *network, a netip.Addr) []record {
+func (d *Driver) release(n *network, a netip.Addr) []entry {
 	h, ok := n.share.Holder(a)
 	if !ok {
 		return nil
@@ -224,9 +224,9 @@ func (d *Driver) release(n *network, a netip.Addr) []record {
 	n.share.Release(a, now)
 	n.dirty[a] = struct{}{}
 	delete(n.notes, a)
-	rs := []record{{Op: opFree, Network: n.id, Addr: a, Name: h.Name, At: now.UnixMilli()}}
+	rs := []entry{{Op: opFree, Network: n.id, Addr: a, Name: h.Name, At: now.UnixMilli()}}
 	if i, err := n.grid.Index(a); err == nil && n.share.Withdrawn(i) && n.share.RemoveBlock(i) {
-		rs = append(rs, record{Op: opUnblock, Network: n.id, Block: i})
+		rs = append(rs, entry{Op: opUnblock, Network: n.id, Block: i})
 	}
 	return rs
 }

@@ -10,6 +10,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -18,7 +19,7 @@ func TestAddressesHaveTheMaskOfTheirSegment(t *testing.T) {
 	h := f.host("a")
 	routed := f.network(registry.Request{Subnet: netip.MustParsePrefix("10.1.0.0/24"), Segment: "routed"})
 	bridged := f.network(registry.Request{Subnet: netip.MustParsePrefix("10.2.0.0/24"), Segment: "bridged"})
-	for n, bits := range map[*store.Network]int{&routed: 32, &bridged: 24} {
+	for n, bits := range map[*record.Network]int{&routed: 32, &bridged: 24} {
 		got, err := h.request1(h.join(*n), "", "")
 		assert.NilError(t, err)
 		assert.Equal(t, netip.MustParsePrefix(got).Bits(), bits)
@@ -122,7 +123,7 @@ func TestExplicitAddresses(t *testing.T) {
 	// A holder that is no more, because the engine never said so.
 	live[netip.MustParseAddr("10.1.0.20")] = false
 	assert.Equal(t, a.get(poolA, "10.1.0.20", "db"), "10.1.0.20")
-	f.waitEndpoints(n, map[string]store.Endpoint{
+	f.waitEndpoints(n, map[string]record.Endpoint{
 		"10.1.0.20": {Host: "a", Container: "db"}, "10.1.0.21": {Host: "a"},
 	})
 }
@@ -139,7 +140,7 @@ func TestReleaseIsIdempotent(t *testing.T) {
 	h.put("clocker-local/nosuchnet/10.9.0.0/24", "10.9.0.1")
 	assert.ErrorContains(t, h.ReleaseAddress(&ipam.ReleaseAddressRequest{PoolID: pool, Address: "x"}), "not an address")
 	assert.ErrorContains(t, h.ReleaseAddress(&ipam.ReleaseAddressRequest{PoolID: "x", Address: a}), "unknown pool")
-	f.waitEndpoints(n, map[string]store.Endpoint{})
+	f.waitEndpoints(n, map[string]record.Endpoint{})
 }
 
 func TestAddressStaysWithItsName(t *testing.T) {
@@ -190,7 +191,7 @@ func TestEtcdAway(t *testing.T) {
 	first := h.get(pool, "", "c0")
 	f.server.Stop()
 
-	want := map[string]store.Endpoint{first: {Host: "a", Container: "c0"}}
+	want := map[string]record.Endpoint{first: {Host: "a", Container: "c0"}}
 	start := time.Now()
 	var err error
 	for i := 1; ; i++ {
@@ -199,7 +200,7 @@ func TestEtcdAway(t *testing.T) {
 		if got, err = h.request1(pool, "", name); err != nil {
 			break
 		}
-		want[netip.MustParsePrefix(got).Addr().String()] = store.Endpoint{Host: "a", Container: name}
+		want[netip.MustParsePrefix(got).Addr().String()] = record.Endpoint{Host: "a", Container: name}
 	}
 	assert.ErrorContains(t, err, "no free address in the blocks of this host; etcd unreachable since 20")
 	assert.Assert(t, len(want) >= 14, "only %d addresses", len(want))
@@ -244,7 +245,7 @@ func TestAnnotate(t *testing.T) {
 	h.Annotate(n.ID, netip.MustParseAddr(a), Note{MAC: "02:00:00:00:00:01", Endpoint: "e1"})
 	h.Annotate(n.ID, netip.MustParseAddr("10.1.0.99"), Note{MAC: "02:00:00:00:00:02"})
 	h.Annotate("nosuchnet", netip.MustParseAddr(a), Note{})
-	want := map[string]store.Endpoint{a: {Host: "a", Container: "web", MAC: "02:00:00:00:00:01", Endpoint: "e1"}}
+	want := map[string]record.Endpoint{a: {Host: "a", Container: "web", MAC: "02:00:00:00:00:01", Endpoint: "e1"}}
 	f.waitEndpoints(n, want)
 	// A restart does not forget it.
 	dir := h.crashed()
@@ -257,7 +258,7 @@ func TestAnnotate(t *testing.T) {
 		}
 		return nil
 	})
-	it, err := store.Get[store.Endpoint](t.Context(), f.st, f.st.Keys.Endpoint(n.ID, a))
+	it, err := store.Get[record.Endpoint](t.Context(), f.st, f.st.Keys.Endpoint(n.ID, a))
 	assert.NilError(t, err)
 	assert.Equal(t, it.Value.MAC, "02:00:00:00:00:01")
 }

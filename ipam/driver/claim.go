@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -146,8 +147,8 @@ func (d *Driver) claimBlocks(ctx context.Context, n *network, is []int) error {
 	return nil
 }
 
-func (d *Driver) owned(now time.Time) store.Block {
-	return store.Block{Host: d.cfg.Host, Epoch: d.epoch, State: store.BlockOwned, Since: now}
+func (d *Driver) owned(now time.Time) record.Block {
+	return record.Block{Host: d.cfg.Host, Epoch: d.epoch, State: record.BlockOwned, Since: now}
 }
 
 // own takes blocks into the share. The journal has them before it has any of
@@ -162,7 +163,7 @@ func (d *Driver) own(n *network, rev int64, is ...int) {
 		if n.taken != nil {
 			n.taken.Set(i)
 		}
-		d.append(record{Op: opBlock, Network: n.id, Block: i, At: now.UnixMilli()})
+		d.append(entry{Op: opBlock, Network: n.id, Block: i, At: now.UnixMilli()})
 	}
 }
 
@@ -199,7 +200,7 @@ func (d *Driver) claimBlockOf(n *network, a netip.Addr) error {
 
 // elsewhere says which host hands an address out.
 func (d *Driver) elsewhere(ctx context.Context, n *network, a netip.Addr) error {
-	blocks, _, err := store.List[store.Block](ctx, d.st, d.st.Keys.NetworkBlocks(n.id))
+	blocks, _, err := store.List[record.Block](ctx, d.st, d.st.Keys.NetworkBlocks(n.id))
 	if d.saw(err) != nil {
 		return err
 	}

@@ -154,7 +154,7 @@ func (d *Driver) open(path string) error {
 	// Milliseconds rise from one lost journal to the next without anybody
 	// having to be asked.
 	d.epoch = d.cfg.Now().UnixMilli()
-	if err := d.append(record{Op: opEpoch, Epoch: d.epoch, Host: d.cfg.Host}).Wait(); err != nil {
+	if err := d.append(entry{Op: opEpoch, Epoch: d.epoch, Host: d.cfg.Host}).Wait(); err != nil {
 		_ = j.Close()
 		return err
 	}

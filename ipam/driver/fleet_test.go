@@ -17,6 +17,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
@@ -51,19 +52,19 @@ func newFleet(t testing.TB) *fleet {
 	t.Helper()
 	s := storetest.StartServer(t)
 	f := &fleet{TB: t, server: s, st: store.New(s.Client(), "test"), clock: &clock{}}
-	assert.NilError(t, registry.EnsurePool(t.Context(), f.st, store.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20}))
+	assert.NilError(t, registry.EnsurePool(t.Context(), f.st, record.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20}))
 	return f
 }
 
 // network makes a network of the fleet.
-func (f *fleet) network(r registry.Request) store.Network {
+func (f *fleet) network(r registry.Request) record.Network {
 	f.Helper()
 	n, err := registry.Create(f.Context(), f.st, time.Now(), r)
 	assert.NilError(f, err)
 	return n
 }
 
-func (f *fleet) subnet(s string) store.Network {
+func (f *fleet) subnet(s string) record.Network {
 	f.Helper()
 	return f.network(registry.Request{Subnet: netip.MustParsePrefix(s)})
 }
@@ -123,7 +124,7 @@ func (h *host) crashed() string {
 }
 
 // join makes the host use a network, as the agent does, and returns the pool.
-func (h *host) join(n store.Network) string {
+func (h *host) join(n record.Network) string {
 	h.f.Helper()
 	r, err := h.RequestPool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: n.Subnet, Options: map[string]string{OptNetwork: n.ID}})
 	assert.NilError(h.f, err)
@@ -194,10 +195,10 @@ func (f *fleet) wait(check func() error) {
 }
 
 // waitEndpoints waits until etcd says exactly that these addresses are held.
-func (f *fleet) waitEndpoints(n store.Network, want map[string]store.Endpoint) {
+func (f *fleet) waitEndpoints(n record.Network, want map[string]record.Endpoint) {
 	f.Helper()
 	f.wait(func() error {
-		items, _, err := store.List[store.Endpoint](f.Context(), f.st, f.st.Keys.Endpoint(n.ID, ""))
+		items, _, err := store.List[record.Endpoint](f.Context(), f.st, f.st.Keys.Endpoint(n.ID, ""))
 		if err != nil {
 			return err
 		}
@@ -216,9 +217,9 @@ func (f *fleet) waitEndpoints(n store.Network, want map[string]store.Endpoint) {
 }
 
 // owners maps each claimed block of a network to its host.
-func (f *fleet) owners(n store.Network) map[string]string {
+func (f *fleet) owners(n record.Network) map[string]string {
 	f.Helper()
-	items, _, err := store.List[store.Block](f.Context(), f.st, f.st.Keys.NetworkBlocks(n.ID))
+	items, _, err := store.List[record.Block](f.Context(), f.st, f.st.Keys.NetworkBlocks(n.ID))
 	assert.NilError(f, err)
 	m := map[string]string{}
 	for _, it := range items {

@@ -33,7 +33,7 @@ func (d *Driver) giveBackOf(ctx context.Context, n *network) error {
 		}
 		delete(n.revisions, i)
 		key := d.st.Keys.Block(n.id, n.block(i))
-		commit := d.append(record{Op: opUnblock, Network: n.id, Block: i})
+		commit := d.append(entry{Op: opUnblock, Network: n.id, Block: i})
 		d.mu.Unlock()
 		err := commit.Wait()
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"clocker.io/clocker/ipam"
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -33,7 +34,7 @@ func (d *Driver) look(ctx context.Context, n *network) error {
 	if err != nil {
 		return err
 	}
-	blocks, _, err := store.List[store.Block](ctx, d.st, d.st.Keys.NetworkBlocks(n.id))
+	blocks, _, err := store.List[record.Block](ctx, d.st, d.st.Keys.NetworkBlocks(n.id))
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func (d *Driver) look(ctx context.Context, n *network) error {
 
 // compare takes what etcd says of a network into memory, and returns the
 // blocks that are ours without our knowledge.
-func (d *Driver) compare(n *network, rec store.Network, blocks []store.Item[store.Block]) (stray []store.Item[store.Block], err error) {
+func (d *Driver) compare(n *network, rec record.Network, blocks []store.Item[record.Block]) (stray []store.Item[record.Block], err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := n.set(rec); err != nil {
@@ -80,7 +81,7 @@ func (d *Driver) compare(n *network, rec store.Network, blocks []store.Item[stor
 		}
 		b := it.Value
 		switch {
-		case b.Host != d.cfg.Host || b.State != store.BlockOwned:
+		case b.Host != d.cfg.Host || b.State != record.BlockOwned:
 		case b.Epoch != d.epoch:
 			old++
 		case !n.share.Owns(from):
@@ -111,7 +112,7 @@ func (d *Driver) withdraw(n *network, i int) {
 	if n.share.RemoveBlock(i) {
 		op = opUnblock
 	}
-	d.append(record{Op: op, Network: n.id, Block: i})
+	d.append(entry{Op: op, Network: n.id, Block: i})
 }
 
 // lost notes that a network does not exist any more. What is held of it stays
@@ -137,5 +138,5 @@ func (d *Driver) forgetIfDone(n *network) {
 		return
 	}
 	delete(d.networks, n.id)
-	d.append(record{Op: opForget, Network: n.id})
+	d.append(entry{Op: opForget, Network: n.id})
 }

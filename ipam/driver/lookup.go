@@ -8,6 +8,7 @@ import (
 
 	"clocker.io/clocker/ipam"
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -30,30 +31,30 @@ func (d *Driver) Owner(network string, a netip.Addr) bool {
 
 // Networks returns the networks that this host uses or owns blocks of, in the
 // order of their ids.
-func (d *Driver) Networks() []store.Network {
+func (d *Driver) Networks() []record.Network {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	ns := make([]store.Network, 0, len(d.networks))
+	ns := make([]record.Network, 0, len(d.networks))
 	for _, n := range d.networks {
 		ns = append(ns, n.record)
 	}
-	slices.SortFunc(ns, func(a, b store.Network) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(ns, func(a, b record.Network) int { return strings.Compare(a.ID, b.ID) })
 	return ns
 }
 
 // Network returns a network that this host knows.
-func (d *Driver) Network(id string) (store.Network, bool) {
+func (d *Driver) Network(id string) (record.Network, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := d.networks[id]; n != nil {
 		return n.record, true
 	}
-	return store.Network{}, false
+	return record.Network{}, false
 }
 
 // BySubnet returns the network that this host knows with exactly that subnet:
 // the way from an engine's CreateNetwork to the fleet's network.
-func (d *Driver) BySubnet(subnet netip.Prefix) (store.Network, bool) {
+func (d *Driver) BySubnet(subnet netip.Prefix) (record.Network, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, n := range d.networks {
@@ -61,7 +62,7 @@ func (d *Driver) BySubnet(subnet netip.Prefix) (store.Network, bool) {
 			return n.record, true
 		}
 	}
-	return store.Network{}, false
+	return record.Network{}, false
 }
 
 // Blocks returns the ranges that this host hands addresses out of, by network
@@ -128,14 +129,14 @@ func (d *Driver) Reserve(network string, addrs ...netip.Addr) error {
 
 // Change changes a network's record in etcd and here; f is as for
 // [registry.Change].
-func (d *Driver) Change(network string, f func(*store.Network) error) (store.Network, error) {
+func (d *Driver) Change(network string, f func(*record.Network) error) (record.Network, error) {
 	ctx, cancel := d.request()
 	defer cancel()
 	rec, err := registry.Change(ctx, d.st, network, f)
 	return rec, d.refresh(rec, err)
 }
 
-func (d *Driver) refresh(rec store.Network, err error) error {
+func (d *Driver) refresh(rec record.Network, err error) error {
 	if d.saw(err) != nil {
 		return d.explain("the network cannot be changed now", err)
 	}
@@ -159,12 +160,12 @@ func (d *Driver) refresh(rec store.Network, err error) error {
 // half of the subnet on this host, other hosts take the upper half. It counts
 // as one use, which [Driver.ReleaseNetwork] ends. A network that this host
 // made so before with that subnet is returned as it is.
-func (d *Driver) CreateForeign(r registry.Request) (store.Network, error) {
+func (d *Driver) CreateForeign(r registry.Request) (record.Network, error) {
 	if n, ok := d.BySubnet(r.Subnet); ok && n.Foreign == d.cfg.Host {
 		return n, nil
 	}
 	if !r.Subnet.IsValid() {
-		return store.Network{}, fmt.Errorf("create network: the engine gave no subnet")
+		return record.Network{}, fmt.Errorf("create network: the engine gave no subnet")
 	}
 	r.Foreign, r.ByHand = d.cfg.Host, true
 	rec, err := d.makeNetwork(r)

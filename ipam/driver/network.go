@@ -8,7 +8,7 @@ import (
 
 	"clocker.io/clocker/ipam"
 	"clocker.io/clocker/ipam/registry"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // network is what a host knows of one of the fleet's networks: one that its
@@ -23,7 +23,7 @@ type network struct {
 	grid *ipam.Layout
 
 	// All below is guarded by Driver.mu.
-	record  store.Network
+	record  record.Network
 	subnet  netip.Prefix
 	gateway netip.Addr
 	share   *ipam.Share
@@ -60,7 +60,7 @@ type Note struct {
 	Endpoint string
 }
 
-func newNetwork(r store.Network, cooldown time.Duration) (*network, error) {
+func newNetwork(r record.Network, cooldown time.Duration) (*network, error) {
 	layout, err := registry.Layout(r)
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (n *network) lock(ctx context.Context) (unlock func(), err error) {
 
 // set takes a newer record of the network. Subnet and blocks never change;
 // the gateway changes only before the first block.
-func (n *network) set(r store.Network) error {
+func (n *network) set(r record.Network) error {
 	fresh, err := newNetwork(r, n.cooldown)
 	if err != nil {
 		return err
@@ -122,29 +122,29 @@ func (n *network) afterReplay() {
 }
 
 // snapshot writes the network as records.
-func (n *network) snapshot(emit func(record)) {
+func (n *network) snapshot(emit func(entry)) {
 	id := n.id
 	emit(n.use())
 	for _, i := range n.share.Blocks() {
-		emit(record{Op: opBlock, Network: id, Block: i, At: n.share.IdleSince(i).UnixMilli()})
+		emit(entry{Op: opBlock, Network: id, Block: i, At: n.share.IdleSince(i).UnixMilli()})
 	}
 	n.share.EachUsed(func(h ipam.Held) {
-		emit(record{Op: opFree, Network: id, Addr: h.Addr, Name: h.Name, At: h.Since.UnixMilli()})
+		emit(entry{Op: opFree, Network: id, Addr: h.Addr, Name: h.Name, At: h.Since.UnixMilli()})
 	})
 	n.share.EachHeld(func(h ipam.Held) {
-		emit(record{Op: opAlloc, Network: id, Addr: h.Addr, Name: h.Name, At: h.Since.UnixMilli()})
+		emit(entry{Op: opAlloc, Network: id, Addr: h.Addr, Name: h.Name, At: h.Since.UnixMilli()})
 	})
 	for _, i := range n.share.Blocks() {
 		if n.share.Withdrawn(i) {
-			emit(record{Op: opWithdraw, Network: id, Block: i})
+			emit(entry{Op: opWithdraw, Network: id, Block: i})
 		}
 	}
 }
 
 // use is the record of the network and its uses.
-func (n *network) use() record {
+func (n *network) use() entry {
 	r := n.record
-	return record{Op: opUse, Record: &r, Uses: n.uses, Made: n.made}
+	return entry{Op: opUse, Record: &r, Uses: n.uses, Made: n.made}
 }
 
 // byEngine is the range whose addresses the host's own engine hands out.

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/go-plugins-helpers/ipam"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -49,13 +50,13 @@ func (d *Driver) RequestPool(r *ipam.RequestPoolRequest) (*ipam.RequestPoolRespo
 	return &ipam.RequestPoolResponse{PoolID: poolID{space, n.ID, n.Subnet}.String(), Pool: n.Subnet}, nil
 }
 
-func (d *Driver) requestPool(r *ipam.RequestPoolRequest) (store.Network, error) {
+func (d *Driver) requestPool(r *ipam.RequestPoolRequest) (record.Network, error) {
 	if id := r.Options[OptNetwork]; id != "" {
 		return d.joinNetwork(id, r.Pool, r.SubPool)
 	}
 	req := registry.Request{Pool: r.Options[OptPool], Egress: "engine", ByHand: true}
 	if err := subnetOf(r, &req); err != nil {
-		return store.Network{}, err
+		return record.Network{}, err
 	}
 	return d.makeNetwork(req)
 }
@@ -84,11 +85,11 @@ func subnetOf(r *ipam.RequestPoolRequest, req *registry.Request) error {
 }
 
 // makeNetwork makes a network of the fleet that this host uses.
-func (d *Driver) makeNetwork(req registry.Request) (store.Network, error) {
+func (d *Driver) makeNetwork(req registry.Request) (record.Network, error) {
 	if req.Foreign == "" { // Else the engine has compared them itself.
 		routes, err := d.cfg.Routes()
 		if err != nil {
-			return store.Network{}, fmt.Errorf("read the host's routes: %w", err)
+			return record.Network{}, fmt.Errorf("read the host's routes: %w", err)
 		}
 		req.Avoid = routes
 	}
@@ -123,10 +124,10 @@ func (d *Driver) makeNetwork(req registry.Request) (store.Network, error) {
 }
 
 // joinNetwork adds a use of a network that exists.
-func (d *Driver) joinNetwork(id, pool, rng string) (store.Network, error) {
+func (d *Driver) joinNetwork(id, pool, rng string) (record.Network, error) {
 	n, err := d.known(id)
 	if err != nil {
-		return store.Network{}, err
+		return record.Network{}, err
 	}
 	d.mu.Lock()
 	rec := n.record
@@ -231,9 +232,9 @@ func (d *Driver) dropUse(n *network) error {
 }
 
 // setUses changes how many Docker networks are on a network; mu is held.
-func (d *Driver) setUses(n *network, uses int) []record {
+func (d *Driver) setUses(n *network, uses int) []entry {
 	n.uses, n.made, n.unsaid = uses, n.made && uses > 0, true
-	rs := []record{n.use()}
+	rs := []entry{n.use()}
 	if uses == 0 {
 		for _, a := range n.held() {
 			rs = append(rs, d.release(n, a)...)

@@ -10,6 +10,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -64,7 +65,7 @@ func TestAutomaticPoolsAreNeverTheSameAndGoAgain(t *testing.T) {
 
 func TestAutomaticPoolsAvoidRoutesAndEnd(t *testing.T) {
 	f := newFleet(t)
-	assert.NilError(t, registry.EnsurePool(t.Context(), f.st, store.Pool{Name: "small", CIDR: "10.9.0.0/22", SubnetBits: 24}))
+	assert.NilError(t, registry.EnsurePool(t.Context(), f.st, record.Pool{Name: "small", CIDR: "10.9.0.0/22", SubnetBits: 24}))
 	h := f.host("a", func(c *Config) {
 		c.Routes = func() ([]netip.Prefix, error) {
 			return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.9.1.0/25")}, nil
@@ -159,7 +160,7 @@ func TestLeavingGivesBlocksBack(t *testing.T) {
 	h := f.host("a")
 	pool := h.join(n)
 	h.get(pool, "", "web")
-	f.waitEndpoints(n, map[string]store.Endpoint{netipOnly(t, h, n): {Host: "a", Container: "web"}})
+	f.waitEndpoints(n, map[string]record.Endpoint{netipOnly(t, h, n): {Host: "a", Container: "web"}})
 	h.leave(pool)
 	f.clock.forward(31e9)
 	f.wait(func() error {
@@ -178,7 +179,7 @@ func TestLeavingGivesBlocksBack(t *testing.T) {
 }
 
 // netipOnly is the one address that the host holds.
-func netipOnly(t *testing.T, h *host, n store.Network) string {
+func netipOnly(t *testing.T, h *host, n record.Network) string {
 	t.Helper()
 	held := h.Held()[n.ID]
 	assert.Equal(t, len(held), 1)

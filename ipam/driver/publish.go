@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -176,7 +177,7 @@ func (d *Driver) endpoints(n *network) (*store.Txn, []netip.Addr) {
 		key := d.st.Keys.Endpoint(n.id, a.String())
 		if h, held := n.share.Holder(a); held {
 			note := n.notes[a]
-			t.Put(key, store.Endpoint{Host: d.cfg.Host, Epoch: d.epoch, MAC: note.MAC, Endpoint: note.Endpoint, Container: h.Name})
+			t.Put(key, record.Endpoint{Host: d.cfg.Host, Epoch: d.epoch, MAC: note.MAC, Endpoint: note.Endpoint, Container: h.Name})
 		} else {
 			t.Delete(key)
 		}

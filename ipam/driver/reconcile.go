@@ -48,7 +48,7 @@ func (d *Driver) Reconcile(live Live) (Report, error) {
 	d.mu.Lock()
 	now := d.cfg.Now()
 	var report Report
-	var rs []record
+	var rs []entry
 	seen := map[suspect]bool{}
 	for id, n := range d.networks {
 		if live.Networks != nil {
@@ -88,7 +88,7 @@ func (d *Driver) Reconcile(live Live) (Report, error) {
 
 // reconcileUses corrects how often the host uses a network: more often at
 // once, less often after the grace. mu is held.
-func (d *Driver) reconcileUses(n *network, live int, now time.Time, seen map[suspect]bool) []record {
+func (d *Driver) reconcileUses(n *network, live int, now time.Time, seen map[suspect]bool) []entry {
 	s := suspect{Network: n.id}
 	if live == n.uses || live < n.uses && !d.convict(s, time.Time{}, now, seen) {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/ipam/journal"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // The kinds of journal records. Each sets what it speaks of, so that reading
@@ -24,26 +24,26 @@ const (
 	opFree     = "free"     // an address is free; Name had it last
 )
 
-// record is one journal record, as JSON.
-type record struct {
+// entry is one entry of the journal, as JSON.
+type entry struct {
 	Op      string     `json:"o"`
 	Network string     `json:"n,omitempty"`
 	Addr    netip.Addr `json:"a,omitzero"`
 	Name    string     `json:"c,omitempty"`
 	// At is when it happened, in milliseconds of Unix time.
-	At     int64          `json:"t,omitempty"`
-	Block  int            `json:"b,omitempty"`
-	Record *store.Network `json:"net,omitempty"`
-	Uses   int            `json:"u,omitempty"`
-	Made   bool           `json:"m,omitempty"`
-	Epoch  int64          `json:"e,omitempty"`
-	Host   string         `json:"h,omitempty"`
+	At     int64           `json:"t,omitempty"`
+	Block  int             `json:"b,omitempty"`
+	Record *record.Network `json:"net,omitempty"`
+	Uses   int             `json:"u,omitempty"`
+	Made   bool            `json:"m,omitempty"`
+	Epoch  int64           `json:"e,omitempty"`
+	Host   string          `json:"h,omitempty"`
 }
 
 // errOtherHost means that the journal was written under another host id.
 var errOtherHost = errors.New("journal is another host's")
 
-func (r record) bytes() []byte {
+func (r entry) bytes() []byte {
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic(err) // Strings, numbers and addresses always encode.
@@ -54,7 +54,7 @@ func (r record) bytes() []byte {
 // append writes records behind what was written before; mu is held, so their
 // order is the order in which memory changed. A broken journal is written
 // anew from memory, at most once a second.
-func (d *Driver) append(rs ...record) journal.Commit {
+func (d *Driver) append(rs ...entry) journal.Commit {
 	if now := d.cfg.Now(); d.journal.Broken() != nil && now.Sub(d.healed).Abs() > time.Second {
 		d.healed = now
 		if err := d.compact(); err != nil {
@@ -88,16 +88,16 @@ func (d *Driver) compactIfLong() {
 // compact writes the journal anew from memory; mu is held.
 func (d *Driver) compact() error {
 	return d.journal.Compact(func(emit func([]byte)) {
-		emit(record{Op: opEpoch, Epoch: d.epoch, Host: d.cfg.Host}.bytes())
+		emit(entry{Op: opEpoch, Epoch: d.epoch, Host: d.cfg.Host}.bytes())
 		for _, n := range d.networks {
-			n.snapshot(func(r record) { emit(r.bytes()) })
+			n.snapshot(func(r entry) { emit(r.bytes()) })
 		}
 	})
 }
 
 // replay takes one record of the journal.
 func (d *Driver) replay(payload []byte) error {
-	var r record
+	var r entry
 	if err := json.Unmarshal(payload, &r); err != nil {
 		return fmt.Errorf("%w: %w", journal.ErrCorrupt, err)
 	}
@@ -121,7 +121,7 @@ func (d *Driver) replay(payload []byte) error {
 	return n.replay(r)
 }
 
-func (d *Driver) replayUse(r record) error {
+func (d *Driver) replayUse(r entry) error {
 	if r.Record == nil {
 		return fmt.Errorf("%w: use record without a network", journal.ErrCorrupt)
 	}
@@ -140,7 +140,7 @@ func (d *Driver) replayUse(r record) error {
 }
 
 // replay takes one record about the network.
-func (n *network) replay(r record) error {
+func (n *network) replay(r entry) error {
 	at := time.UnixMilli(r.At)
 	switch r.Op {
 	case opBlock:

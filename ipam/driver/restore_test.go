@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"clocker.io/clocker/ipam"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // cmpAddr lets assert.DeepEqual compare addresses.
@@ -58,7 +58,7 @@ func TestJournalSaysWhatMemoryKnows(t *testing.T) {
 			r.Fatal(err)
 		}
 		for k := range 2 {
-			rec := store.Network{
+			rec := record.Network{
 				ID: fmt.Sprint("net", k), Subnet: fmt.Sprintf("10.%d.0.0/26", k), Gateway: fmt.Sprintf("10.%d.0.1", k),
 				BlockBits: 30, Segment: "routed",
 			}
@@ -149,8 +149,8 @@ func TestJournalIsCompacted(t *testing.T) {
 }
 
 func FuzzReplay(f *testing.F) {
-	net := store.Network{ID: "n", Subnet: "10.1.0.0/24", Gateway: "10.1.0.1", BlockBits: 28}
-	for _, r := range []record{
+	net := record.Network{ID: "n", Subnet: "10.1.0.0/24", Gateway: "10.1.0.1", BlockBits: 28}
+	for _, r := range []entry{
 		{Op: opEpoch, Host: "a", Epoch: 1}, {Op: opUse, Record: &net, Uses: 1}, {Op: opBlock, Network: "n", Block: 3},
 		{Op: opAlloc, Network: "n", Addr: netip.MustParseAddr("10.1.0.50")}, {Op: opFree, Network: "n", Addr: netip.MustParseAddr("fd00::1")},
 		{Op: opWithdraw, Network: "n", Block: -1}, {Op: opForget, Network: "n"}, {Op: "x", Network: "n"},
@@ -159,11 +159,11 @@ func FuzzReplay(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := &Driver{cfg: Config{Host: "a"}, networks: map[string]*network{}}
-		use, err := json.Marshal(record{Op: opUse, Record: &net, Uses: 1})
+		use, err := json.Marshal(entry{Op: opUse, Record: &net, Uses: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, payload := range [][]byte{use, record{Op: opBlock, Network: "n", Block: 3}.bytes(), b, b} {
+		for _, payload := range [][]byte{use, entry{Op: opBlock, Network: "n", Block: 3}.bytes(), b, b} {
 			_ = d.replay(payload)
 		}
 	})

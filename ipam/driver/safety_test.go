@@ -13,6 +13,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -68,7 +69,7 @@ func TestNoAddressTwiceOverHosts(t *testing.T) {
 		assert.Assert(t, it != "")
 	}
 	f.wait(func() error {
-		items, _, err := store.List[store.Endpoint](t.Context(), f.st, f.st.Keys.Endpoint(n.ID, ""))
+		items, _, err := store.List[record.Endpoint](t.Context(), f.st, f.st.Keys.Endpoint(n.ID, ""))
 		if err == nil && len(items) != len(l.held) {
 			err = fmt.Errorf("etcd has %d endpoints of %d", len(items), len(l.held))
 		}
@@ -170,7 +171,7 @@ func TestCrashBeforePublication(t *testing.T) {
 	h := f.host("a")
 	pool := h.join(n)
 	gone := h.get(pool, "", "gone")
-	f.waitEndpoints(n, map[string]store.Endpoint{gone: {Host: "a", Container: "gone"}})
+	f.waitEndpoints(n, map[string]record.Endpoint{gone: {Host: "a", Container: "gone"}})
 	f.server.Stop()
 	h.put(pool, gone)
 	kept := h.get(pool, "", "kept")
@@ -180,7 +181,7 @@ func TestCrashBeforePublication(t *testing.T) {
 
 	h = f.host("a", at(dir))
 	assert.Assert(t, h.Owner(n.ID, netip.MustParseAddr(kept)))
-	f.waitEndpoints(n, map[string]store.Endpoint{kept: {Host: "a", Container: "kept"}})
+	f.waitEndpoints(n, map[string]record.Endpoint{kept: {Host: "a", Container: "kept"}})
 	assert.Assert(t, h.get(pool, "", "") != kept)
 }
 
@@ -194,7 +195,7 @@ func TestBlocksUnknownToTheJournal(t *testing.T) {
 	epoch := h.epoch
 	h.stop()
 	put := func(cidr string, epoch int64) {
-		_, err := f.st.Txn().Put(f.st.Keys.Block(n.ID, cidr), store.Block{Host: "a", Epoch: epoch, State: store.BlockOwned}).Commit(t.Context())
+		_, err := f.st.Txn().Put(f.st.Keys.Block(n.ID, cidr), record.Block{Host: "a", Epoch: epoch, State: record.BlockOwned}).Commit(t.Context())
 		assert.NilError(t, err)
 	}
 	put("10.1.0.32/28", epoch)
@@ -202,7 +203,7 @@ func TestBlocksUnknownToTheJournal(t *testing.T) {
 	put("10.1.0.64/28", epoch+1)
 	for i := range 16 {
 		if cidr := fmt.Sprintf("10.1.0.%d/28", 16*i); i < 2 || i > 4 {
-			_, err := f.st.Txn().Put(f.st.Keys.Block(n.ID, cidr), store.Block{Host: "b"}).Commit(t.Context())
+			_, err := f.st.Txn().Put(f.st.Keys.Block(n.ID, cidr), record.Block{Host: "b"}).Commit(t.Context())
 			assert.NilError(t, err)
 		}
 	}
@@ -268,12 +269,12 @@ func TestBlockTakenAway(t *testing.T) {
 	h := f.host("a")
 	pool := h.join(n)
 	first := h.get(pool, "", "web")
-	f.waitEndpoints(n, map[string]store.Endpoint{first: {Host: "a", Container: "web"}})
+	f.waitEndpoints(n, map[string]record.Endpoint{first: {Host: "a", Container: "web"}})
 	for cidr := range f.owners(n) {
 		key := f.st.Keys.NetworkBlocks(n.ID) + cidr
-		_, err := f.st.Txn().Put(key, store.Block{Host: "b", State: store.BlockOwned}).Commit(t.Context())
+		_, err := f.st.Txn().Put(key, record.Block{Host: "b", State: record.BlockOwned}).Commit(t.Context())
 		assert.NilError(t, err)
-		_, err = f.st.Txn().Put(f.st.Keys.Endpoint(n.ID, first), store.Endpoint{Host: "b"}).Commit(t.Context())
+		_, err = f.st.Txn().Put(f.st.Keys.Endpoint(n.ID, first), record.Endpoint{Host: "b"}).Commit(t.Context())
 		assert.NilError(t, err)
 	}
 	h.put(pool, first)
@@ -283,9 +284,9 @@ func TestBlockTakenAway(t *testing.T) {
 		}
 		return nil
 	})
-	f.waitEndpoints(n, map[string]store.Endpoint{first: {Host: "b"}})
+	f.waitEndpoints(n, map[string]record.Endpoint{first: {Host: "b"}})
 	second := h.get(pool, "", "web")
-	f.waitEndpoints(n, map[string]store.Endpoint{first: {Host: "b"}, second: {Host: "a", Container: "web"}})
+	f.waitEndpoints(n, map[string]record.Endpoint{first: {Host: "b"}, second: {Host: "a", Container: "web"}})
 }
 
 func TestReconcile(t *testing.T) {
@@ -405,7 +406,7 @@ func TestRemoveHost(t *testing.T) {
 	a.stop()
 	assert.NilError(t, registry.RemoveHost(t.Context(), f.st, "a"))
 	assert.NilError(t, registry.RemoveHost(t.Context(), f.st, "a"))
-	f.waitEndpoints(n, map[string]store.Endpoint{kept: {Host: "b", Container: "kept"}})
+	f.waitEndpoints(n, map[string]record.Endpoint{kept: {Host: "b", Container: "kept"}})
 	for _, owner := range f.owners(n) {
 		assert.Equal(t, owner, "b")
 	}

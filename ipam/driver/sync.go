@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -58,7 +59,7 @@ func (d *Driver) all() []*network {
 // decided as for any network that the host does not use.
 func (d *Driver) discover(ctx context.Context) error {
 	ids := map[string]bool{}
-	uses, _, err := store.List[store.NetworkUse](ctx, d.st, d.st.Keys.AllUses())
+	uses, _, err := store.List[record.NetworkUse](ctx, d.st, d.st.Keys.AllUses())
 	if err != nil {
 		return err
 	}
@@ -67,12 +68,12 @@ func (d *Driver) discover(ctx context.Context) error {
 			ids[networkOf(it.Key, d.st.Keys.AllUses())] = true
 		}
 	}
-	blocks, _, err := store.List[store.Block](ctx, d.st, d.st.Keys.Blocks())
+	blocks, _, err := store.List[record.Block](ctx, d.st, d.st.Keys.Blocks())
 	if err != nil {
 		return err
 	}
 	for _, it := range blocks {
-		if b := it.Value; b.Host == d.cfg.Host && b.Epoch == d.epoch && b.State == store.BlockOwned {
+		if b := it.Value; b.Host == d.cfg.Host && b.Epoch == d.epoch && b.State == record.BlockOwned {
 			ids[networkOf(it.Key, d.st.Keys.Blocks())] = true
 		}
 	}
@@ -104,7 +105,7 @@ func networkOf(key, prefix string) string {
 
 // syncEndpoints marks for publication what etcd does not say as it is.
 func (d *Driver) syncEndpoints(ctx context.Context, n *network) error {
-	endpoints, _, err := store.List[store.Endpoint](ctx, d.st, d.st.Keys.Endpoint(n.id, ""))
+	endpoints, _, err := store.List[record.Endpoint](ctx, d.st, d.st.Keys.Endpoint(n.id, ""))
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"clocker.io/clocker/ipam"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -24,25 +25,25 @@ type Guard struct {
 // that exists under them already. It returns [ErrOverlap] (naming the other
 // network), [ErrPoolExhausted], [ErrNameTaken] or, when a guard of the
 // caller does not hold, [store.ErrConflict], all wrapped.
-func Create(ctx context.Context, st *store.Store, now time.Time, r Request, guards ...clientv3.Cmp) (store.Network, error) {
+func Create(ctx context.Context, st *store.Store, now time.Time, r Request, guards ...clientv3.Cmp) (record.Network, error) {
 	n, err := create(ctx, st, now, r, guards)
 	if err != nil {
-		return store.Network{}, fmt.Errorf("create network: %w", err)
+		return record.Network{}, fmt.Errorf("create network: %w", err)
 	}
 	return n, nil
 }
 
-func create(ctx context.Context, st *store.Store, now time.Time, r Request, guards []clientv3.Cmp) (store.Network, error) {
+func create(ctx context.Context, st *store.Store, now time.Time, r Request, guards []clientv3.Cmp) (record.Network, error) {
 	if err := r.check(); err != nil {
-		return store.Network{}, err
+		return record.Network{}, err
 	}
 	mtu, err := defaultMTU(ctx, st, or(r.Carrier, "direct"))
 	if err != nil {
-		return store.Network{}, err
+		return record.Network{}, err
 	}
 	id := or(r.ID, NewID())
-	var made store.Network
-	err = exclusive(ctx, st, guards, func(all []store.Network) (*store.Txn, error) {
+	var made record.Network
+	err = exclusive(ctx, st, guards, func(all []record.Network) (*store.Txn, error) {
 		if n, ok, err := sameName(r, all); err != nil || ok {
 			made = n
 			return nil, err
@@ -57,7 +58,7 @@ func create(ctx context.Context, st *store.Store, now time.Time, r Request, guar
 		key := st.Keys.Network(id)
 		t := st.Txn().Absent(key).Put(key, made).Put(st.Keys.NetworkGuard(), Guard{"create " + id})
 		if r.UsedBy != "" {
-			t.Put(st.Keys.NetworkUse(id, r.UsedBy), store.NetworkUse{Host: r.UsedBy, Made: r.ByHand, Since: now})
+			t.Put(st.Keys.NetworkUse(id, r.UsedBy), record.NetworkUse{Host: r.UsedBy, Made: r.ByHand, Since: now})
 		}
 		return t, nil
 	})
@@ -67,7 +68,7 @@ func create(ctx context.Context, st *store.Store, now time.Time, r Request, guar
 // exclusive carries out what decide says, on the networks that exist at that
 // moment and with no network added or renamed meanwhile. decide is called
 // again after each conflict; without a transaction there is nothing to do.
-func exclusive(ctx context.Context, st *store.Store, guards []clientv3.Cmp, decide func([]store.Network) (*store.Txn, error)) error {
+func exclusive(ctx context.Context, st *store.Store, guards []clientv3.Cmp, decide func([]record.Network) (*store.Txn, error)) error {
 	last := int64(-1)
 	for {
 		guard, err := store.Get[Guard](ctx, st, st.Keys.NetworkGuard())
@@ -103,26 +104,26 @@ func exclusive(ctx context.Context, st *store.Store, guards []clientv3.Cmp, deci
 }
 
 // sameName finds the network that a request would make a second time.
-func sameName(r Request, all []store.Network) (store.Network, bool, error) {
+func sameName(r Request, all []record.Network) (record.Network, bool, error) {
 	if r.Name == "" {
-		return store.Network{}, false, nil
+		return record.Network{}, false, nil
 	}
 	for _, n := range all {
 		if n.Name != r.Name {
 			continue
 		}
 		if r.App == "" || n.App != r.App {
-			return store.Network{}, false, fmt.Errorf("%w: network %s exists", ErrNameTaken, Title(n))
+			return record.Network{}, false, fmt.Errorf("%w: network %s exists", ErrNameTaken, Title(n))
 		}
 		if r.Subnet.IsValid() && n.Subnet != r.Subnet.String() {
-			return store.Network{}, false, fmt.Errorf("%w: network %s exists with another subnet than %s", ErrNameTaken, Title(n), r.Subnet)
+			return record.Network{}, false, fmt.Errorf("%w: network %s exists with another subnet than %s", ErrNameTaken, Title(n), r.Subnet)
 		}
 		return n, true, nil
 	}
-	return store.Network{}, false, nil
+	return record.Network{}, false, nil
 }
 
-func chooseSubnet(ctx context.Context, st *store.Store, r Request, all []store.Network) (netip.Prefix, error) {
+func chooseSubnet(ctx context.Context, st *store.Store, r Request, all []record.Network) (netip.Prefix, error) {
 	taken := make([]netip.Prefix, 0, len(all)+len(r.Avoid))
 	for _, n := range all {
 		p, err := netip.ParsePrefix(n.Subnet)
@@ -142,7 +143,7 @@ func chooseSubnet(ctx context.Context, st *store.Store, r Request, all []store.N
 			taken = append(taken, route)
 		}
 	}
-	pool, err := store.Get[store.Pool](ctx, st, st.Keys.Pool(or(r.Pool, DefaultPool)))
+	pool, err := store.Get[record.Pool](ctx, st, st.Keys.Pool(or(r.Pool, DefaultPool)))
 	if errors.Is(err, store.ErrNotFound) {
 		return netip.Prefix{}, fmt.Errorf("address pool %q does not exist: %w", or(r.Pool, DefaultPool), store.ErrNotFound)
 	} else if err != nil {
@@ -166,7 +167,7 @@ func chooseSubnet(ctx context.Context, st *store.Store, r Request, all []store.N
 
 // defaultMTU is what every host can carry in one packet.
 func defaultMTU(ctx context.Context, st *store.Store, carrier string) (int, error) {
-	hosts, _, err := store.List[store.Underlay](ctx, st, st.Keys.Underlays())
+	hosts, _, err := store.List[record.Underlay](ctx, st, st.Keys.Underlays())
 	if err != nil {
 		return 0, err
 	}

@@ -11,16 +11,17 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"clocker.io/clocker/ipam"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
 // List returns every network, in the order of their ids.
-func List(ctx context.Context, st *store.Store) ([]store.Network, error) {
-	items, _, err := store.List[store.Network](ctx, st, st.Keys.Networks())
+func List(ctx context.Context, st *store.Store) ([]record.Network, error) {
+	items, _, err := store.List[record.Network](ctx, st, st.Keys.Networks())
 	if err != nil {
 		return nil, err
 	}
-	ns := make([]store.Network, len(items))
+	ns := make([]record.Network, len(items))
 	for i, it := range items {
 		ns[i] = it.Value
 	}
@@ -28,34 +29,34 @@ func List(ctx context.Context, st *store.Store) ([]store.Network, error) {
 }
 
 // Get returns a network, or [store.ErrNotFound], wrapped.
-func Get(ctx context.Context, st *store.Store, id string) (store.Network, error) {
-	it, err := store.Get[store.Network](ctx, st, st.Keys.Network(id))
+func Get(ctx context.Context, st *store.Store, id string) (record.Network, error) {
+	it, err := store.Get[record.Network](ctx, st, st.Keys.Network(id))
 	if errors.Is(err, store.ErrNotFound) {
-		return store.Network{}, fmt.Errorf("network %s: %w", id, store.ErrNotFound)
+		return record.Network{}, fmt.Errorf("network %s: %w", id, store.ErrNotFound)
 	}
 	return it.Value, err
 }
 
 // BySubnet returns the network with exactly that subnet, or
 // [store.ErrNotFound], wrapped.
-func BySubnet(ctx context.Context, st *store.Store, subnet netip.Prefix) (store.Network, error) {
-	return find(ctx, st, "with subnet "+subnet.String(), func(n store.Network) bool { return n.Subnet == subnet.String() })
+func BySubnet(ctx context.Context, st *store.Store, subnet netip.Prefix) (record.Network, error) {
+	return find(ctx, st, "with subnet "+subnet.String(), func(n record.Network) bool { return n.Subnet == subnet.String() })
 }
 
 // ByName returns the network of that name, or [store.ErrNotFound], wrapped.
-func ByName(ctx context.Context, st *store.Store, name string) (store.Network, error) {
-	return find(ctx, st, name, func(n store.Network) bool { return n.Name == name })
+func ByName(ctx context.Context, st *store.Store, name string) (record.Network, error) {
+	return find(ctx, st, name, func(n record.Network) bool { return n.Name == name })
 }
 
-func find(ctx context.Context, st *store.Store, what string, is func(store.Network) bool) (store.Network, error) {
+func find(ctx context.Context, st *store.Store, what string, is func(record.Network) bool) (record.Network, error) {
 	ns, err := List(ctx, st)
 	if err != nil {
-		return store.Network{}, err
+		return record.Network{}, err
 	}
 	if i := slices.IndexFunc(ns, is); i >= 0 {
 		return ns[i], nil
 	}
-	return store.Network{}, fmt.Errorf("network %s: %w", what, store.ErrNotFound)
+	return record.Network{}, fmt.Errorf("network %s: %w", what, store.ErrNotFound)
 }
 
 // Delete removes a network with its blocks, endpoints and uses, whoever uses
@@ -84,13 +85,13 @@ func SetName(ctx context.Context, st *store.Store, id, name string) error {
 	if !namePattern.MatchString(name) {
 		return fmt.Errorf("name network %s: %q is not a network name", id, name)
 	}
-	err := exclusive(ctx, st, nil, func(all []store.Network) (*store.Txn, error) {
+	err := exclusive(ctx, st, nil, func(all []record.Network) (*store.Txn, error) {
 		for _, n := range all {
 			if n.Name == name && n.ID != id {
 				return nil, fmt.Errorf("%w: network %s exists", ErrNameTaken, Title(n))
 			}
 		}
-		it, err := store.Get[store.Network](ctx, st, st.Keys.Network(id))
+		it, err := store.Get[record.Network](ctx, st, st.Keys.Network(id))
 		if err != nil || it.Value.Name == name {
 			return nil, err
 		}
@@ -105,8 +106,8 @@ func SetName(ctx context.Context, st *store.Store, id, name string) error {
 
 // SetGateway gives a network another gateway. That is possible only before
 // any host has claimed a block: [ErrInUse].
-func SetGateway(ctx context.Context, st *store.Store, id string, gateway netip.Addr) (store.Network, error) {
-	n, err := change(ctx, st, id, func(n *store.Network, t *store.Txn) error {
+func SetGateway(ctx context.Context, st *store.Store, id string, gateway netip.Addr) (record.Network, error) {
+	n, err := change(ctx, st, id, func(n *record.Network, t *store.Txn) error {
 		n.Gateway = gateway.String()
 		blocks, err := st.Client().Get(ctx, st.Keys.NetworkBlocks(id), clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err != nil {
@@ -126,8 +127,8 @@ func SetGateway(ctx context.Context, st *store.Store, id string, gateway netip.A
 
 // Reserve keeps addresses of a network from all containers, because
 // something outside the fleet has them. Doing it twice is no error.
-func Reserve(ctx context.Context, st *store.Store, id string, addrs ...netip.Addr) (store.Network, error) {
-	n, err := change(ctx, st, id, func(n *store.Network, _ *store.Txn) error {
+func Reserve(ctx context.Context, st *store.Store, id string, addrs ...netip.Addr) (record.Network, error) {
+	n, err := change(ctx, st, id, func(n *record.Network, _ *store.Txn) error {
 		for _, a := range addrs {
 			if !slices.Contains(n.Reserved, a.String()) {
 				n.Reserved = append(n.Reserved, a.String())
@@ -143,8 +144,8 @@ func Reserve(ctx context.Context, st *store.Store, id string, addrs ...netip.Add
 
 // Change writes a network after f has changed it; f is called again when
 // somebody else changed it meanwhile. Its id, subnet and blocks must stay.
-func Change(ctx context.Context, st *store.Store, id string, f func(*store.Network) error) (store.Network, error) {
-	n, err := change(ctx, st, id, func(n *store.Network, _ *store.Txn) error { return f(n) })
+func Change(ctx context.Context, st *store.Store, id string, f func(*record.Network) error) (record.Network, error) {
+	n, err := change(ctx, st, id, func(n *record.Network, _ *store.Txn) error { return f(n) })
 	if err != nil {
 		return n, fmt.Errorf("change network %s: %w", id, err)
 	}
@@ -152,9 +153,9 @@ func Change(ctx context.Context, st *store.Store, id string, f func(*store.Netwo
 }
 
 // change is Change with further guards. The result must have a valid layout.
-func change(ctx context.Context, st *store.Store, id string, f func(*store.Network, *store.Txn) error) (store.Network, error) {
+func change(ctx context.Context, st *store.Store, id string, f func(*record.Network, *store.Txn) error) (record.Network, error) {
 	for {
-		it, err := store.Get[store.Network](ctx, st, st.Keys.Network(id))
+		it, err := store.Get[record.Network](ctx, st, st.Keys.Network(id))
 		if err != nil {
 			return it.Value, err
 		}
@@ -180,7 +181,7 @@ func none(prefix string) clientv3.Cmp {
 // ClaimForeign gives the lower half of a network's subnet to the engine of
 // the host that made the network with the engine's own IPAM; other hosts
 // claim blocks of the upper half only. Doing it twice is no error.
-func ClaimForeign(ctx context.Context, st *store.Store, n store.Network, host string, now time.Time) error {
+func ClaimForeign(ctx context.Context, st *store.Store, n record.Network, host string, now time.Time) error {
 	if n.Foreign != host {
 		return fmt.Errorf("claim lower half of network %s: it was made on host %q, not on %q", Title(n), n.Foreign, host)
 	}
@@ -190,9 +191,9 @@ func ClaimForeign(ctx context.Context, st *store.Store, n store.Network, host st
 	}
 	key := st.Keys.Block(n.ID, ipam.LowerHalf(subnet).String())
 	_, err = st.Txn().Exists(st.Keys.Network(n.ID)).Absent(key).
-		Put(key, store.Block{Host: host, State: store.BlockEngine, Since: now}).Commit(ctx)
+		Put(key, record.Block{Host: host, State: record.BlockEngine, Since: now}).Commit(ctx)
 	if errors.Is(err, store.ErrConflict) {
-		_, err = store.Get[store.Block](ctx, st, key)
+		_, err = store.Get[record.Block](ctx, st, key)
 	}
 	if err != nil {
 		return fmt.Errorf("claim lower half of network %s: %w", Title(n), err)

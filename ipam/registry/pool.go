@@ -7,19 +7,20 @@ import (
 	"net/netip"
 
 	"clocker.io/clocker/ipam"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
 // EnsurePool makes an address pool. One that exists with the same content is
 // no error; with another content, or overlapping another pool, it is.
-func EnsurePool(ctx context.Context, st *store.Store, p store.Pool) error {
+func EnsurePool(ctx context.Context, st *store.Store, p record.Pool) error {
 	if err := ensurePool(ctx, st, p); err != nil {
 		return fmt.Errorf("create address pool %q: %w", p.Name, err)
 	}
 	return nil
 }
 
-func ensurePool(ctx context.Context, st *store.Store, p store.Pool) error {
+func ensurePool(ctx context.Context, st *store.Store, p record.Pool) error {
 	if !namePattern.MatchString(p.Name) {
 		return errors.New("only letters, digits, '_', '.' and '-' are allowed in a name")
 	}
@@ -30,8 +31,8 @@ func ensurePool(ctx context.Context, st *store.Store, p store.Pool) error {
 	if err := ipam.CheckPool(cidr, p.SubnetBits); err != nil {
 		return err
 	}
-	return exclusive(ctx, st, nil, func([]store.Network) (*store.Txn, error) {
-		pools, _, err := store.List[store.Pool](ctx, st, st.Keys.Pools())
+	return exclusive(ctx, st, nil, func([]record.Network) (*store.Txn, error) {
+		pools, _, err := store.List[record.Pool](ctx, st, st.Keys.Pools())
 		if err != nil {
 			return nil, err
 		}

@@ -12,27 +12,30 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"gotest.tools/v3/assert"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
 
 var now = time.Unix(1_700_000_000, 0).UTC()
 
-func newStore(t testing.TB, pool store.Pool) *store.Store {
+func newStore(t testing.TB, pool record.Pool) *store.Store {
 	t.Helper()
 	st := store.New(storetest.Start(t), "test")
 	assert.NilError(t, EnsurePool(t.Context(), st, pool))
 	return st
 }
 
-func standard() store.Pool { return store.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20} }
+func standard() record.Pool {
+	return record.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20}
+}
 
 func TestCreateTakesTheNextSubnetWithDefaults(t *testing.T) {
 	st, ctx := newStore(t, standard()), t.Context()
 	a, err := Create(ctx, st, now, Request{Name: "a_default", App: "a", Labels: map[string]string{"k": "v"}})
 	assert.NilError(t, err)
 	assert.Equal(t, len(a.ID), 12)
-	want := store.Network{
+	want := record.Network{
 		ID: a.ID, Name: "a_default", App: "a", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", BlockBits: 26,
 		Segment: "routed", Carrier: "direct", Egress: "plugin", MTU: 1500, Labels: map[string]string{"k": "v"}, CreatedAt: now,
 	}
@@ -96,7 +99,7 @@ func TestCreateRefuses(t *testing.T) {
 }
 
 func TestCreateAvoidsRoutesAndExhausts(t *testing.T) {
-	st, ctx := newStore(t, store.Pool{Name: "default", CIDR: "10.208.0.0/18", SubnetBits: 20}), t.Context()
+	st, ctx := newStore(t, record.Pool{Name: "default", CIDR: "10.208.0.0/18", SubnetBits: 20}), t.Context()
 	r := Request{Avoid: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.208.16.4/30")}}
 	var got []string
 	for {
@@ -113,7 +116,7 @@ func TestCreateAvoidsRoutesAndExhausts(t *testing.T) {
 func TestCreateTakesTheLeastMTU(t *testing.T) {
 	st, ctx := newStore(t, standard()), t.Context()
 	for host, mtu := range map[string]int{"a": 1500, "b": 1400, "c": 9000} {
-		_, err := st.Txn().Put(st.Keys.Underlay(host), store.Underlay{Host: host, MTU: mtu}).Commit(ctx)
+		_, err := st.Txn().Put(st.Keys.Underlay(host), record.Underlay{Host: host, MTU: mtu}).Commit(ctx)
 		assert.NilError(t, err)
 	}
 	for carrier, want := range map[string]int{"": 1400, "direct": 1400, "vxlan": 1350, "wireguard": 1340, "auto": 1340} {
@@ -180,15 +183,15 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	other, err := Create(ctx, st, now, Request{})
 	assert.NilError(t, err)
 	for _, id := range []string{n.ID, other.ID} {
-		_, err = st.Txn().Put(st.Keys.Block(id, "10.208.0.0/26"), store.Block{Host: "h1"}).
-			Put(st.Keys.Endpoint(id, "10.208.0.2"), store.Endpoint{Host: "h1"}).Commit(ctx)
+		_, err = st.Txn().Put(st.Keys.Block(id, "10.208.0.0/26"), record.Block{Host: "h1"}).
+			Put(st.Keys.Endpoint(id, "10.208.0.2"), record.Endpoint{Host: "h1"}).Commit(ctx)
 		assert.NilError(t, err)
 	}
 	assert.NilError(t, Delete(ctx, st, n.ID))
 	assert.NilError(t, Delete(ctx, st, n.ID))
 	_, err = Get(ctx, st, n.ID)
 	assert.ErrorIs(t, err, store.ErrNotFound)
-	_, err = store.Get[store.Block](ctx, st, st.Keys.Block(other.ID, "10.208.0.0/26"))
+	_, err = store.Get[record.Block](ctx, st, st.Keys.Block(other.ID, "10.208.0.0/26"))
 	assert.NilError(t, err)
 	assert.NilError(t, Delete(ctx, st, other.ID))
 	assert.DeepEqual(t, keys(t, st), before)
@@ -235,7 +238,7 @@ func TestSetGatewayOnlyBeforeTheFirstBlock(t *testing.T) {
 	assert.Equal(t, n.Gateway, "10.208.15.254")
 	_, err = SetGateway(ctx, st, n.ID, netip.MustParseAddr("10.208.16.1"))
 	assert.ErrorContains(t, err, "not in the subnet")
-	_, err = st.Txn().Put(st.Keys.Block(n.ID, "10.208.0.0/26"), store.Block{Host: "h"}).Commit(ctx)
+	_, err = st.Txn().Put(st.Keys.Block(n.ID, "10.208.0.0/26"), record.Block{Host: "h"}).Commit(ctx)
 	assert.NilError(t, err)
 	_, err = SetGateway(ctx, st, n.ID, netip.MustParseAddr("10.208.0.1"))
 	assert.ErrorIs(t, err, ErrInUse)
@@ -271,7 +274,7 @@ func TestUses(t *testing.T) {
 	assert.NilError(t, Use(ctx, st, n.ID, "h2", false, now))
 	us, err := Uses(ctx, st, n.ID)
 	assert.NilError(t, err)
-	assert.DeepEqual(t, us, []store.NetworkUse{{Host: "h1", Made: true, Since: now}, {Host: "h2", Since: now}})
+	assert.DeepEqual(t, us, []record.NetworkUse{{Host: "h1", Made: true, Since: now}, {Host: "h2", Since: now}})
 	gone, err := Unuse(ctx, st, n.ID, "h1")
 	assert.NilError(t, err)
 	assert.Assert(t, !gone)
@@ -298,9 +301,9 @@ func TestClaimForeign(t *testing.T) {
 	assert.ErrorContains(t, ClaimForeign(ctx, st, n, "h2", now), `made on host "h1", not on "h2"`)
 	assert.NilError(t, ClaimForeign(ctx, st, n, "h1", now))
 	assert.NilError(t, ClaimForeign(ctx, st, n, "h1", now))
-	b, err := store.Get[store.Block](ctx, st, st.Keys.Block(n.ID, "172.20.0.0/17"))
+	b, err := store.Get[record.Block](ctx, st, st.Keys.Block(n.ID, "172.20.0.0/17"))
 	assert.NilError(t, err)
-	assert.DeepEqual(t, b.Value, store.Block{Host: "h1", State: store.BlockEngine, Since: now})
+	assert.DeepEqual(t, b.Value, record.Block{Host: "h1", State: record.BlockEngine, Since: now})
 	l, err := Layout(n)
 	assert.NilError(t, err)
 	assert.Assert(t, !l.Claimable(0) && !l.Claimable(511) && l.Claimable(512))
@@ -311,7 +314,7 @@ func TestClaimForeign(t *testing.T) {
 func TestEnsurePool(t *testing.T) {
 	st, ctx := newStore(t, standard()), t.Context()
 	assert.NilError(t, EnsurePool(ctx, st, standard()))
-	for text, p := range map[string]store.Pool{
+	for text, p := range map[string]record.Pool{
 		"it exists as 10.208.0.0/12":      {Name: "default", CIDR: "10.209.0.0/16", SubnetBits: 24},
 		"overlaps pool":                   {Name: "other", CIDR: "10.209.0.0/16", SubnetBits: 24},
 		"not an address range":            {Name: "other", CIDR: "10.209.0.0", SubnetBits: 24},
@@ -323,7 +326,7 @@ func TestEnsurePool(t *testing.T) {
 	} {
 		assert.ErrorContains(t, EnsurePool(ctx, st, p), text)
 	}
-	assert.NilError(t, EnsurePool(ctx, st, store.Pool{Name: "other", CIDR: "10.9.0.0/16", SubnetBits: 24}))
+	assert.NilError(t, EnsurePool(ctx, st, record.Pool{Name: "other", CIDR: "10.9.0.0/16", SubnetBits: 24}))
 	n, err := Create(ctx, st, now, Request{Pool: "other"})
 	assert.NilError(t, err)
 	assert.Equal(t, n.Subnet, "10.9.0.0/24")

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/ipam"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // DefaultPool is the pool of networks that name none.
@@ -50,7 +50,7 @@ type Request struct {
 	// the pool's own.
 	SubnetBits int
 	Internal   bool
-	// Segment, Carrier and Egress are as in [store.Network]; empty means
+	// Segment, Carrier and Egress are as in [record.Network]; empty means
 	// "routed", "direct" and "plugin".
 	Segment, Carrier, Egress string
 	// MTU of the containers' interfaces, in bytes; 0 means the least of all
@@ -97,12 +97,12 @@ func (r Request) check() error {
 }
 
 // network is the record that the request makes with a subnet.
-func (r Request) network(id string, subnet netip.Prefix, mtu int, now time.Time) (store.Network, error) {
+func (r Request) network(id string, subnet netip.Prefix, mtu int, now time.Time) (record.Network, error) {
 	gateway := r.Gateway
 	if !gateway.IsValid() {
 		gateway = ipam.FirstAddress(subnet)
 	}
-	n := store.Network{
+	n := record.Network{
 		ID: id, Name: r.Name, App: r.App,
 		Subnet: subnet.String(), Gateway: gateway.String(),
 		BlockBits: ipam.BlockBits(subnet.Bits()),
@@ -128,7 +128,7 @@ func or(s, otherwise string) string {
 }
 
 // Layout is how a network's subnet is cut into blocks.
-func Layout(n store.Network) (*ipam.Layout, error) {
+func Layout(n record.Network) (*ipam.Layout, error) {
 	subnet, err := ipam.ParseSubnet(n.Subnet)
 	if err != nil {
 		return nil, fmt.Errorf("read network %s: %w", n.ID, err)
@@ -156,7 +156,7 @@ func Layout(n store.Network) (*ipam.Layout, error) {
 
 // Title names a network in messages: by its name, or its id while it has
 // none.
-func Title(n store.Network) string {
+func Title(n record.Network) string {
 	if n.Name != "" {
 		return fmt.Sprintf("%q (%s)", n.Name, n.Subnet)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -15,9 +16,9 @@ import (
 func Use(ctx context.Context, st *store.Store, id, host string, made bool, now time.Time) error {
 	key := st.Keys.NetworkUse(id, host)
 	_, err := st.Txn().Exists(st.Keys.Network(id)).Absent(key).
-		Put(key, store.NetworkUse{Host: host, Made: made, Since: now}).Commit(ctx)
+		Put(key, record.NetworkUse{Host: host, Made: made, Since: now}).Commit(ctx)
 	if errors.Is(err, store.ErrConflict) {
-		if _, err = store.Get[store.NetworkUse](ctx, st, key); errors.Is(err, store.ErrNotFound) {
+		if _, err = store.Get[record.NetworkUse](ctx, st, key); errors.Is(err, store.ErrNotFound) {
 			_, err = Get(ctx, st, id)
 		}
 	}
@@ -52,12 +53,12 @@ func Unuse(ctx context.Context, st *store.Store, id, host string) (deleted bool,
 }
 
 // Uses returns who uses a network.
-func Uses(ctx context.Context, st *store.Store, id string) ([]store.NetworkUse, error) {
-	items, _, err := store.List[store.NetworkUse](ctx, st, st.Keys.NetworkUses(id))
+func Uses(ctx context.Context, st *store.Store, id string) ([]record.NetworkUse, error) {
+	items, _, err := store.List[record.NetworkUse](ctx, st, st.Keys.NetworkUses(id))
 	if err != nil {
 		return nil, err
 	}
-	us := make([]store.NetworkUse, len(items))
+	us := make([]record.NetworkUse, len(items))
 	for i, it := range items {
 		us[i] = it.Value
 	}
@@ -75,8 +76,8 @@ func RemoveHost(ctx context.Context, st *store.Store, host string) error {
 	}
 	for _, n := range networks {
 		err := errors.Join(
-			deleteOf(ctx, st, st.Keys.Endpoint(n.ID, ""), func(e store.Endpoint) bool { return e.Host == host }),
-			deleteOf(ctx, st, st.Keys.NetworkBlocks(n.ID), func(b store.Block) bool { return b.Host == host }),
+			deleteOf(ctx, st, st.Keys.Endpoint(n.ID, ""), func(e record.Endpoint) bool { return e.Host == host }),
+			deleteOf(ctx, st, st.Keys.NetworkBlocks(n.ID), func(b record.Block) bool { return b.Host == host }),
 		)
 		if err == nil {
 			_, err = Unuse(ctx, st, n.ID, host)

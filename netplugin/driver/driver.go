@@ -27,7 +27,7 @@ import (
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/server"
 	"clocker.io/clocker/netplugin/topology"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // What the driver refuses.
@@ -40,14 +40,14 @@ var (
 // are of: see package ipam/driver, which it is.
 type Addresses interface {
 	// Network and BySubnet find a network that this host uses.
-	Network(id string) (store.Network, bool)
-	BySubnet(subnet netip.Prefix) (store.Network, bool)
+	Network(id string) (record.Network, bool)
+	BySubnet(subnet netip.Prefix) (record.Network, bool)
 	// CreateForeign registers a network whose addresses this host's engine
 	// hands out itself; ReleaseNetwork ends that use of it.
-	CreateForeign(registry.Request) (store.Network, error)
+	CreateForeign(registry.Request) (record.Network, error)
 	ReleaseNetwork(id string) error
 	// Change changes a network in etcd.
-	Change(id string, f func(*store.Network) error) (store.Network, error)
+	Change(id string, f func(*record.Network) error) (record.Network, error)
 	// Reserve keeps addresses of a network from containers everywhere.
 	Reserve(network string, addrs ...netip.Addr) error
 	// Owner reports whether this host has allocated the address.
@@ -83,7 +83,7 @@ type Topology interface {
 	Read(func(t *topology.Topology, k topology.Knowledge))
 	// Network finds a network of the fleet by its id, in etcd if need be;
 	// store.ErrNotFound, wrapped, when there is none.
-	Network(ctx context.Context, id string) (store.Network, error)
+	Network(ctx context.Context, id string) (record.Network, error)
 }
 
 // Config is what a [Driver] works with.
@@ -249,7 +249,7 @@ func (d *Driver) exclusive(id string) (unlock func()) {
 	}
 }
 
-func filterNetwork(n store.Network, sn segment.Network) policy.Network {
+func filterNetwork(n record.Network, sn segment.Network) policy.Network {
 	return policy.Network{
 		ID: n.ID, Subnet: sn.Subnet, Gateway: sn.Gateway, Egress: n.Egress == egressPlugin && !n.Internal,
 	}

@@ -19,13 +19,14 @@ import (
 	"clocker.io/clocker/netplugin/policy"
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
 // edge stands for everything below the driver: kernel and addresses. It only
 // keeps what it is told.
 type edge struct {
-	fleet     map[string]store.Network
+	fleet     map[string]record.Network
 	owned     map[netip.Addr]bool
 	here      map[string]segment.Network
 	attached  map[string]segment.Endpoint
@@ -39,24 +40,24 @@ type edge struct {
 
 func newEdge() *edge {
 	return &edge{
-		fleet: map[string]store.Network{}, owned: map[netip.Addr]bool{}, here: map[string]segment.Network{},
+		fleet: map[string]record.Network{}, owned: map[netip.Addr]bool{}, here: map[string]segment.Network{},
 		attached: map[string]segment.Endpoint{}, filtered: map[string]policy.Endpoint{}, onLoad: func() {},
 	}
 }
 
-func (e *edge) Network(id string) (store.Network, bool) { n, ok := e.fleet[id]; return n, ok }
+func (e *edge) Network(id string) (record.Network, bool) { n, ok := e.fleet[id]; return n, ok }
 
-func (e *edge) BySubnet(p netip.Prefix) (store.Network, bool) {
+func (e *edge) BySubnet(p netip.Prefix) (record.Network, bool) {
 	for _, n := range e.fleet {
 		if n.Subnet == p.String() {
 			return n, true
 		}
 	}
-	return store.Network{}, false
+	return record.Network{}, false
 }
 
-func (e *edge) CreateForeign(r registry.Request) (store.Network, error) {
-	n := store.Network{
+func (e *edge) CreateForeign(r registry.Request) (record.Network, error) {
+	n := record.Network{
 		ID: "foreign", Subnet: r.Subnet.String(), Gateway: r.Gateway.String(), Segment: r.Segment, Egress: r.Egress, Foreign: "h1", ByHand: true, MTU: 1500,
 	}
 	e.fleet[n.ID] = n
@@ -68,7 +69,7 @@ func (e *edge) ReleaseNetwork(id string) error {
 	return nil
 }
 
-func (e *edge) Change(id string, f func(*store.Network) error) (store.Network, error) {
+func (e *edge) Change(id string, f func(*record.Network) error) (record.Network, error) {
 	n := e.fleet[id]
 	err := f(&n)
 	e.fleet[id] = n
@@ -115,11 +116,11 @@ func (r rules) RemoveEndpoint(link string) error    { return nil }
 // etcd is the topology's side of an edge.
 type etcd struct{ *edge }
 
-func (x etcd) Network(_ context.Context, id string) (store.Network, error) {
+func (x etcd) Network(_ context.Context, id string) (record.Network, error) {
 	if n, ok := x.fleet[id]; ok {
 		return n, nil
 	}
-	return store.Network{}, fmt.Errorf("network %s: %w", id, store.ErrNotFound)
+	return record.Network{}, fmt.Errorf("network %s: %w", id, store.ErrNotFound)
 }
 
 // bench is a driver on an edge.
@@ -133,7 +134,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{edge: newEdge(), dir: t.TempDir(), boot: "one", now: time.Unix(1e9, 0)}
-	b.fleet["red"] = store.Network{ID: "red", Name: "red", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", MTU: 1500, Segment: "routed", Egress: "plugin"}
+	b.fleet["red"] = record.Network{ID: "red", Name: "red", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", MTU: 1500, Segment: "routed", Egress: "plugin"}
 	b.start(t)
 	return b
 }
@@ -204,7 +205,7 @@ func TestCreateNetworkFindsOrRefuses(t *testing.T) {
 // network.
 func TestOptionsOfANetworkMadeByHand(t *testing.T) {
 	b := newBench(t)
-	b.fleet["new"] = store.Network{ID: "new", Subnet: "10.210.0.0/20", Gateway: "10.210.0.1", Segment: "routed", Egress: "engine", MTU: 1500, ByHand: true}
+	b.fleet["new"] = record.Network{ID: "new", Subnet: "10.210.0.0/20", Gateway: "10.210.0.1", Segment: "routed", Egress: "engine", MTU: 1500, ByHand: true}
 	r := create("x", "ours", "10.210.0.0/20", "10.210.0.1/20", map[string]any{optEgress: "plugin", optMTU: "1400"})
 	r.Options[keyInternal] = true
 	assert.NilError(t, b.CreateNetwork(r))

@@ -9,6 +9,7 @@ import (
 	"github.com/docker/go-plugins-helpers/network"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -82,7 +83,7 @@ func (d *Driver) readPool(r *network.CreateNetworkRequest) (pool, error) {
 }
 
 // find finds the network of the fleet that is meant, or makes it.
-func (d *Driver) find(o options, p pool) (store.Network, error) {
+func (d *Driver) find(o options, p pool) (record.Network, error) {
 	if o.network == "" && p.foreign {
 		return d.register(o, p)
 	}
@@ -99,13 +100,13 @@ func (d *Driver) find(o options, p pool) (store.Network, error) {
 	if n.ByHand && n.Name == "" && o.network == "" {
 		// It was made a moment ago, by this very command, whose options are
 		// known only now.
-		return d.Addresses.Change(n.ID, func(n *store.Network) error { o.apply(n); return nil })
+		return d.Addresses.Change(n.ID, func(n *record.Network) error { o.apply(n); return nil })
 	}
 	return n, o.agree(n)
 }
 
 // lookUp finds a network that the fleet has.
-func (d *Driver) lookUp(o options, p pool) (store.Network, error) {
+func (d *Driver) lookUp(o options, p pool) (record.Network, error) {
 	if o.network == "" {
 		n, ok := d.Addresses.BySubnet(p.subnet)
 		if !ok {
@@ -126,8 +127,8 @@ func (d *Driver) lookUp(o options, p pool) (store.Network, error) {
 }
 
 // register makes a network of the fleet from one of the engine's own subnets.
-func (d *Driver) register(o options, p pool) (store.Network, error) {
-	n := store.Network{Segment: "routed", Carrier: "direct"}
+func (d *Driver) register(o options, p pool) (record.Network, error) {
+	n := record.Network{Segment: "routed", Carrier: "direct"}
 	o.apply(&n)
 	n, err := d.Addresses.CreateForeign(registry.Request{
 		Subnet: p.subnet, Gateway: p.gateway, Internal: n.Internal, Segment: n.Segment, Carrier: n.Carrier, Egress: n.Egress, MTU: n.MTU,
@@ -139,7 +140,7 @@ func (d *Driver) register(o options, p pool) (store.Network, error) {
 }
 
 // apply puts options into a network that is being made.
-func (o options) apply(n *store.Network) {
+func (o options) apply(n *record.Network) {
 	n.Internal = o.internal
 	n.Egress = egressEngine
 	if o.egress != "" {
@@ -157,7 +158,7 @@ func (o options) apply(n *store.Network) {
 }
 
 // agree checks that options do not contradict a network that exists.
-func (o options) agree(n store.Network) error {
+func (o options) agree(n record.Network) error {
 	var errs []error
 	differs := func(option, have, want string) {
 		if want != "" && want != have {

@@ -33,7 +33,7 @@ const (
 	keyPortMap  = "com.docker.network.portmap"
 )
 
-// Egress values; see store.Network.
+// Egress values; see record.Network.
 const (
 	egressPlugin = "plugin"
 	egressEngine = "engine"

@@ -12,15 +12,15 @@ import (
 
 	"clocker.io/clocker/netplugin/policy"
 	"clocker.io/clocker/netplugin/segment"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // networkState is an engine's network: which network of the fleet it is.
 // Engines tell it once, at CreateNetwork, and never again.
 type networkState struct {
 	// ID is the engine's id.
-	ID      string        `json:"id"`
-	Network store.Network `json:"network"`
+	ID      string         `json:"id"`
+	Network record.Network `json:"network"`
 	// Foreign says that the engine's own IPAM gives the addresses.
 	Foreign bool `json:"foreign,omitempty"`
 	// Removed says that the engine has deleted it and only etcd has not been
@@ -171,7 +171,7 @@ func load[T any](dir string) ([]T, error) {
 }
 
 // segmentNetwork is what the segment needs of a network.
-func segmentNetwork(n store.Network) (segment.Network, error) {
+func segmentNetwork(n record.Network) (segment.Network, error) {
 	subnet, err := netip.ParsePrefix(n.Subnet)
 	if err != nil {
 		return segment.Network{}, fmt.Errorf("read network %s: %w", n.ID, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/vishvananda/netlink"
 
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Call makes one of the engine's calls and fails the test when it is refused.
@@ -86,7 +86,7 @@ type Network struct {
 // CreateNetwork does what an engine does for `docker network create -d clocker
 // --ipam-driver clocker`, with the network of the fleet n, or by hand if n is
 // nil.
-func (h *Host) CreateNetwork(n *store.Network, options map[string]string) *Network {
+func (h *Host) CreateNetwork(n *record.Network, options map[string]string) *Network {
 	h.t.Helper()
 	net, err := h.TryCreateNetwork(n, options)
 	if err != nil {
@@ -97,7 +97,7 @@ func (h *Host) CreateNetwork(n *store.Network, options map[string]string) *Netwo
 
 // TryCreateNetwork is [Host.CreateNetwork], and returns what the plugin
 // refused.
-func (h *Host) TryCreateNetwork(n *store.Network, options map[string]string) (*Network, error) {
+func (h *Host) TryCreateNetwork(n *record.Network, options map[string]string) (*Network, error) {
 	generic := map[string]string{}
 	for k, v := range options {
 		generic[k] = v

@@ -18,6 +18,7 @@ import (
 
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/hostconfig"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
@@ -48,7 +49,7 @@ func NewWorld(t testing.TB, plugin func(args ...string) *exec.Cmd) *World {
 	check(t, w.Outside.Handle.LinkAdd(bridge))
 	w.Outside.address("link", "10.77.0.1/24")
 	w.forward()
-	check(t, registry.EnsurePool(t.Context(), w.Store, store.Pool{Name: registry.DefaultPool, CIDR: "10.208.0.0/12", SubnetBits: 20}))
+	check(t, registry.EnsurePool(t.Context(), w.Store, record.Pool{Name: registry.DefaultPool, CIDR: "10.208.0.0/12", SubnetBits: 20}))
 	return w
 }
 

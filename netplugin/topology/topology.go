@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -20,23 +21,23 @@ import (
 // [New]; a reader must not change them.
 type Topology struct {
 	// Networks and Pools are by id and by name.
-	Networks map[string]store.Network
-	Pools    map[string]store.Pool
+	Networks map[string]record.Network
+	Pools    map[string]record.Pool
 	// Blocks and Endpoints are by network id, then by block and address.
-	Blocks    map[string]map[netip.Prefix]store.Block
-	Endpoints map[string]map[netip.Addr]store.Endpoint
+	Blocks    map[string]map[netip.Prefix]record.Block
+	Endpoints map[string]map[netip.Addr]record.Endpoint
 	// Underlays are by host id.
-	Underlays map[string]store.Underlay
+	Underlays map[string]record.Underlay
 }
 
 // New returns an empty topology.
 func New() *Topology {
 	return &Topology{
-		Networks:  map[string]store.Network{},
-		Pools:     map[string]store.Pool{},
-		Blocks:    map[string]map[netip.Prefix]store.Block{},
-		Endpoints: map[string]map[netip.Addr]store.Endpoint{},
-		Underlays: map[string]store.Underlay{},
+		Networks:  map[string]record.Network{},
+		Pools:     map[string]record.Pool{},
+		Blocks:    map[string]map[netip.Prefix]record.Block{},
+		Endpoints: map[string]map[netip.Addr]record.Endpoint{},
+		Underlays: map[string]record.Underlay{},
 	}
 }
 
@@ -102,13 +103,13 @@ func (t *Topology) Delete(k store.Keys, key string) Kind {
 }
 
 // NetworkBySubnet finds the network with a subnet.
-func (t *Topology) NetworkBySubnet(subnet netip.Prefix) (store.Network, bool) {
+func (t *Topology) NetworkBySubnet(subnet netip.Prefix) (record.Network, bool) {
 	for _, n := range t.Networks {
 		if p, err := netip.ParsePrefix(n.Subnet); err == nil && p == subnet {
 			return n, true
 		}
 	}
-	return store.Network{}, false
+	return record.Network{}, false
 }
 
 // LeastMTU is the least MTU in bytes of all hosts' underlays, or 1500 when

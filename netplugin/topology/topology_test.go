@@ -10,6 +10,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
@@ -69,10 +70,10 @@ func TestView(t *testing.T) {
 	go func() { done <- v.Run(ctx, func(c store.Change) { observed <- c }) }()
 
 	key := st.Keys.Network("n")
-	_, err = st.Txn().Put(key, store.Network{ID: "n", Subnet: "10.208.0.0/20"}).Commit(ctx)
+	_, err = st.Txn().Put(key, record.Network{ID: "n", Subnet: "10.208.0.0/20"}).Commit(ctx)
 	assert.NilError(t, err)
 	poll.WaitOn(t, func(poll.LogT) poll.Result {
-		var n store.Network
+		var n record.Network
 		v.Read(func(t *Topology, _ Knowledge) { n = t.Networks["n"] })
 		if n.ID == "n" {
 			return poll.Success()

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -114,16 +115,16 @@ func (v *View) Read(f func(t *Topology, k Knowledge)) {
 
 // Network returns a network by id, asking etcd when the view does not hold it
 // (yet).
-func (v *View) Network(ctx context.Context, id string) (store.Network, error) {
+func (v *View) Network(ctx context.Context, id string) (record.Network, error) {
 	v.mu.RLock()
 	n, ok := v.now.Networks[id]
 	v.mu.RUnlock()
 	if ok {
 		return n, nil
 	}
-	it, err := store.Get[store.Network](ctx, v.store, v.store.Keys.Network(id))
+	it, err := store.Get[record.Network](ctx, v.store, v.store.Keys.Network(id))
 	if err != nil {
-		return store.Network{}, err
+		return record.Network{}, err
 	}
 	return it.Value, nil
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"time"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -59,7 +60,7 @@ func (a Announcer) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	key := a.Store.Keys.Underlay(a.Host)
-	it, err := store.Get[store.Underlay](ctx, a.Store, key)
+	it, err := store.Get[record.Underlay](ctx, a.Store, key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"clocker.io/clocker/pkg/dns"
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/hostconfig"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/tunnel"
 )
@@ -109,7 +110,7 @@ type parts struct {
 	events *journal
 }
 
-func (p parts) event(e store.Event) { p.events.add(e) }
+func (p parts) event(e record.Event) { p.events.add(e) }
 
 // run works until ctx ends and everything has stopped.
 func (a *agent) run(ctx context.Context) {
@@ -207,7 +208,7 @@ func (a *agent) followHost(ctx context.Context, l *loop, here *presence, keeper 
 			case "spec":
 				spec = true
 			case "lease":
-				var h store.HostLease
+				var h record.HostLease
 				if json.Unmarshal(p.Value, &h) == nil && h.Boot != a.boot && !c.Reset {
 					a.log.Error("another agent works for this host: end one of the two", "boot", h.Boot)
 				}
@@ -250,7 +251,7 @@ func (a *agent) answer(ctx context.Context, index *dns.Index, log *slog.Logger) 
 func isGone(err error) bool { return errors.Is(err, engine.ErrNotFound) }
 
 // addresses turns a report into what the index needs to know who asks.
-func addresses(os []store.Observed) map[netip.Addr][]string {
+func addresses(os []record.Observed) map[netip.Addr][]string {
 	m := map[netip.Addr][]string{}
 	for _, o := range os {
 		var ids []string

@@ -19,6 +19,7 @@ import (
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
@@ -44,7 +45,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, store: store.New(storetest.Start(t), "f"), engine: newMemEngine(), dir: t.TempDir(), stop: func() {}}
 	t.Cleanup(func() { r.stop() })
-	r.put(r.store.Keys.HostSpec("h1"), store.Host{ID: "h1", State: store.HostActive})
+	r.put(r.store.Keys.HostSpec("h1"), record.Host{ID: "h1", State: record.HostActive})
 	return r
 }
 
@@ -68,7 +69,7 @@ func (r *rig) put(key string, v any) int64 {
 	return rev
 }
 
-func (r *rig) assign(a store.Assignment) store.Assignment {
+func (r *rig) assign(a record.Assignment) record.Assignment {
 	r.t.Helper()
 	if a.Container.Name == "" {
 		a.Container.Name = a.App + "-" + a.Service + "-1"
@@ -87,8 +88,8 @@ func (r *rig) unassign(task string) {
 	assert.NilError(r.t, err)
 }
 
-func web(task, phase string) store.Assignment {
-	return store.Assignment{Task: task, App: "shop", Service: "web", Release: 1, Phase: phase, Hash: "a"}
+func web(task, phase string) record.Assignment {
+	return record.Assignment{Task: task, App: "shop", Service: "web", Release: 1, Phase: phase, Hash: "a"}
 }
 
 // await waits until a key's value, or its absence, is as wanted.
@@ -112,14 +113,14 @@ func await[T any](r *rig, key, what string, ok func(v T, exists bool) bool) T {
 	return last
 }
 
-func (r *rig) observe(task, what string, ok func(o store.Observed) bool) store.Observed {
+func (r *rig) observe(task, what string, ok func(o record.Observed) bool) record.Observed {
 	r.t.Helper()
-	return await(r, r.store.Keys.Observed("h1", task), what, func(o store.Observed, exists bool) bool { return exists && ok(o) })
+	return await(r, r.store.Keys.Observed("h1", task), what, func(o record.Observed, exists bool) bool { return exists && ok(o) })
 }
 
-func (r *rig) state(task, state string) store.Observed {
+func (r *rig) state(task, state string) record.Observed {
 	r.t.Helper()
-	return r.observe(task, state, func(o store.Observed) bool { return o.State == state })
+	return r.observe(task, state, func(o record.Observed) bool { return o.State == state })
 }
 
 func (r *rig) gone(key string) {
@@ -127,9 +128,9 @@ func (r *rig) gone(key string) {
 	await(r, key, "gone", func(_ json.RawMessage, exists bool) bool { return !exists })
 }
 
-func (r *rig) named(task string) store.NameRecord {
+func (r *rig) named(task string) record.NameRecord {
 	r.t.Helper()
-	return await(r, r.store.Keys.Name("h1", task), "named", func(_ store.NameRecord, exists bool) bool { return exists })
+	return await(r, r.store.Keys.Name("h1", task), "named", func(_ record.NameRecord, exists bool) bool { return exists })
 }
 
 // until waits for something that etcd does not show.
@@ -146,8 +147,8 @@ func (r *rig) until(what string, ok func() bool) {
 	}
 }
 
-func (r *rig) network(id, app string) store.Network {
-	n := store.Network{ID: id, Name: app + "_default", App: app, Subnet: "10.208.0.0/20", Gateway: "10.208.0.1"}
+func (r *rig) network(id, app string) record.Network {
+	n := record.Network{ID: id, Name: app + "_default", App: app, Subnet: "10.208.0.0/20", Gateway: "10.208.0.1"}
 	r.put(r.store.Keys.Network(id), n)
 	return n
 }
@@ -179,20 +180,20 @@ func TestTaskLivesAndDies(t *testing.T) {
 	r := newRig(t)
 	r.network("n1", "shop")
 	r.start()
-	a := web("t1", store.PhasePrepare)
-	a.Container.Networks = []store.NetworkJoin{{ID: "n1", Aliases: []string{"www"}}}
+	a := web("t1", record.PhasePrepare)
+	a.Container.Networks = []record.NetworkJoin{{ID: "n1", Aliases: []string{"www"}}}
 	a.Container.Labels = map[string]string{"mine": "1", engine.LabelSystem: "agent"}
 	a = r.assign(a)
-	r.state("t1", store.StatePrepared)
+	r.state("t1", record.StatePrepared)
 	assert.Equal(t, r.engine.count("create")+r.engine.count("network create"), 0, "preparing makes nothing")
 
-	a.Phase = store.PhaseRun
+	a.Phase = record.PhaseRun
 	r.assign(a)
-	o := r.state("t1", store.StateRunning)
+	o := r.state("t1", record.StateRunning)
 	assert.Assert(t, o.Addresses["n1"] != "", "%+v", o)
 	n := r.named("t1")
-	assert.DeepEqual(t, n, store.NameRecord{App: "shop", Service: "web", Replica: "shop-web-1",
-		Networks: map[string]store.NamedAddress{"n1": {Address: o.Addresses["n1"], Aliases: []string{"www"}}}})
+	assert.DeepEqual(t, n, record.NameRecord{App: "shop", Service: "web", Replica: "shop-web-1",
+		Networks: map[string]record.NamedAddress{"n1": {Address: o.Addresses["n1"], Aliases: []string{"www"}}}})
 	c := r.engine.only(t)
 	for k, v := range map[string]string{
 		engine.LabelFleet: "f", engine.LabelApp: "shop", engine.LabelService: "web", engine.LabelSlot: "1",
@@ -203,13 +204,13 @@ func TestTaskLivesAndDies(t *testing.T) {
 	assert.Equal(t, r.engine.count("create"), 1)
 	assert.Equal(t, r.engine.count("start"), 1)
 
-	a.Phase = store.PhaseStop
+	a.Phase = record.PhaseStop
 	r.assign(a)
-	r.state("t1", store.StateStopped)
+	r.state("t1", record.StateStopped)
 	r.gone(r.store.Keys.Name("h1", "t1"))
-	a.Phase = store.PhaseRun
+	a.Phase = record.PhaseRun
 	r.assign(a)
-	r.state("t1", store.StateRunning)
+	r.state("t1", record.StateRunning)
 	r.named("t1")
 
 	r.unassign("t1")
@@ -229,25 +230,25 @@ func TestPrepareFailsBeforeAnythingIsMade(t *testing.T) {
 	port := uint16(taken.Addr().(*net.TCPAddr).Port)
 	for _, c := range []struct {
 		name string
-		spec store.ContainerSpec
+		spec record.ContainerSpec
 		want string
 	}{
-		{"image", store.ContainerSpec{Image: "nowhere:1"}, "nowhere:1 is nowhere"},
-		{"port", store.ContainerSpec{Ports: []model.Port{{HostIP: "127.0.0.1", HostPort: port, ContainerPort: 80, Protocol: "tcp"}}},
+		{"image", record.ContainerSpec{Image: "nowhere:1"}, "nowhere:1 is nowhere"},
+		{"port", record.ContainerSpec{Ports: []model.Port{{HostIP: "127.0.0.1", HostPort: port, ContainerPort: 80, Protocol: "tcp"}}},
 			fmt.Sprintf("port tcp/127.0.0.1:%d is taken by another program on this host", port)},
-		{"mount", store.ContainerSpec{Mounts: []model.Mount{{Type: model.MountBind, Source: "/no/such/path", Target: "/x"}}},
+		{"mount", record.ContainerSpec{Mounts: []model.Mount{{Type: model.MountBind, Source: "/no/such/path", Target: "/x"}}},
 			"mount /no/such/path at /x: there is no such path on this host"},
-		{"name", store.ContainerSpec{Name: "foreign"}, "the name is taken by a container that is not Clocker's"},
+		{"name", record.ContainerSpec{Name: "foreign"}, "the name is taken by a container that is not Clocker's"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			_, err := r.engine.Create(t.Context(), engine.ContainerRequest{Spec: store.ContainerSpec{Name: "foreign", Image: "web:1"}})
+			_, err := r.engine.Create(t.Context(), engine.ContainerRequest{Spec: record.ContainerSpec{Name: "foreign", Image: "web:1"}})
 			assert.NilError(t, err)
 			r.start()
-			a := web("t1", store.PhasePrepare)
+			a := web("t1", record.PhasePrepare)
 			a.Container = c.spec
 			a = r.assign(a)
-			o := r.observe("t1", "fatally failed", func(o store.Observed) bool { return o.State == store.StateFailed && o.Fatal })
+			o := r.observe("t1", "fatally failed", func(o record.Observed) bool { return o.State == record.StateFailed && o.Fatal })
 			assert.Assert(t, strings.Contains(o.Error, c.want), o.Error)
 			r.engine.only(t)
 
@@ -261,35 +262,35 @@ func TestPortOfAnotherTaskIsTaken(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	ports := []model.Port{{HostPort: 18080, ContainerPort: 80, Protocol: "tcp"}}
-	first := web("t1", store.PhaseRun)
+	first := web("t1", record.PhaseRun)
 	first.Container.Ports = ports
 	r.assign(first)
-	r.state("t1", store.StateRunning)
-	other := web("t2", store.PhasePrepare)
+	r.state("t1", record.StateRunning)
+	other := web("t2", record.PhasePrepare)
 	other.App, other.Container.Ports = "blog", ports
 	r.assign(other)
-	o := r.state("t2", store.StateFailed)
+	o := r.state("t2", record.StateFailed)
 	assert.Assert(t, o.Fatal)
 	assert.Equal(t, o.Error, "port tcp/18080 is taken by shop-web-1 of application shop")
 	// The same replica's next incarnation may have it.
-	next := web("t3", store.PhasePrepare)
+	next := web("t3", record.PhasePrepare)
 	next.Release, next.Hash, next.Container.Ports = 2, "b", ports
 	r.assign(next)
-	r.state("t3", store.StatePrepared)
+	r.state("t3", record.StatePrepared)
 }
 
 func TestReplicaIsReplaced(t *testing.T) {
 	r := newRig(t)
 	r.start()
-	r.assign(web("t1", store.PhaseRun))
-	r.state("t1", store.StateRunning)
-	next := web("t2", store.PhaseRun)
+	r.assign(web("t1", record.PhaseRun))
+	r.state("t1", record.StateRunning)
+	next := web("t2", record.PhaseRun)
 	next.Hash, next.Release = "b", 2
 	r.assign(next)
-	o := r.observe("t2", "waiting", func(o store.Observed) bool { return o.Error != "" })
+	o := r.observe("t2", "waiting", func(o record.Observed) bool { return o.Error != "" })
 	assert.Equal(t, o.Error, "waits for the container of task t1, which has its name")
 	r.unassign("t1")
-	r.state("t2", store.StateRunning)
+	r.state("t2", record.StateRunning)
 	r.gone(r.store.Keys.Observed("h1", "t1"))
 	assert.Equal(t, r.engine.only(t).Labels[engine.LabelTask], "t2")
 }
@@ -299,10 +300,10 @@ func TestWhatHappensOnTheEngineIsReported(t *testing.T) {
 	r.engine.health["web:1"] = "starting"
 	r.network("n1", "shop")
 	r.start()
-	a := web("t1", store.PhaseRun)
-	a.Container.Networks = []store.NetworkJoin{{ID: "n1"}}
+	a := web("t1", record.PhaseRun)
+	a.Container.Networks = []record.NetworkJoin{{ID: "n1"}}
 	r.assign(a)
-	r.observe("t1", "starting its health", func(o store.Observed) bool { return o.State == store.StateRunning && o.Health == "starting" })
+	r.observe("t1", "starting its health", func(o record.Observed) bool { return o.State == record.StateRunning && o.Health == "starting" })
 	name := r.store.Keys.Name("h1", "t1")
 	r.gone(name)
 	set := func(health string) {
@@ -314,7 +315,7 @@ func TestWhatHappensOnTheEngineIsReported(t *testing.T) {
 		})
 	}
 	set("healthy")
-	r.observe("t1", "healthy", func(o store.Observed) bool { return o.Health == "healthy" })
+	r.observe("t1", "healthy", func(o record.Observed) bool { return o.Health == "healthy" })
 	r.named("t1")
 	set("unhealthy")
 	r.gone(name)
@@ -324,37 +325,37 @@ func TestWhatHappensOnTheEngineIsReported(t *testing.T) {
 	// The engine restarts a container by its policy: same container.
 	id := r.engine.only(t).ID
 	r.engine.change(func() { r.engine.end(r.engine.containers[id], 3) })
-	o := r.state("t1", store.StateFailed)
+	o := r.state("t1", record.StateFailed)
 	assert.Equal(t, o.ExitCode, 3)
 	assert.Equal(t, o.Error, "exited with code 3")
 	r.gone(name)
 	r.engine.change(func() { _ = r.engine.begin(r.engine.containers[id]) })
-	r.state("t1", store.StateRunning)
+	r.state("t1", record.StateRunning)
 	assert.Equal(t, r.engine.only(t).ID, id)
 	r.engine.change(func() { r.engine.end(r.engine.containers[id], 0) })
-	r.state("t1", store.StateComplete)
+	r.state("t1", record.StateComplete)
 
 	// One that vanishes is made again.
 	assert.NilError(t, r.engine.Remove(t.Context(), id))
-	r.observe("t1", "made again", func(o store.Observed) bool { return o.State == store.StateRunning && o.Container != id })
+	r.observe("t1", "made again", func(o record.Observed) bool { return o.State == record.StateRunning && o.Container != id })
 }
 
 func TestRestartIsDoneOnce(t *testing.T) {
 	r := newRig(t)
 	r.start()
-	a := r.assign(web("t1", store.PhaseRun))
-	r.state("t1", store.StateRunning)
+	a := r.assign(web("t1", record.PhaseRun))
+	r.state("t1", record.StateRunning)
 	a.Restarts = 2
 	r.assign(a)
-	r.observe("t1", "restarted", func(o store.Observed) bool { return o.State == store.StateRunning && o.Restarts == 2 })
+	r.observe("t1", "restarted", func(o record.Observed) bool { return o.State == record.StateRunning && o.Restarts == 2 })
 	assert.Equal(t, r.engine.count("restart"), 1)
 	r.stop()
 	r.start()
 	// A task after it shows that the first has been decided about.
-	b := web("t2", store.PhaseRun)
+	b := web("t2", record.PhaseRun)
 	b.Service = "db"
 	r.assign(b)
-	r.state("t2", store.StateRunning)
+	r.state("t2", record.StateRunning)
 	assert.Equal(t, r.engine.count("restart"), 1)
 }
 
@@ -362,39 +363,39 @@ func TestAgentRestartsAndAdopts(t *testing.T) {
 	r := newRig(t)
 	r.network("n1", "shop")
 	r.start()
-	a := web("t1", store.PhaseRun)
-	a.Container.Networks = []store.NetworkJoin{{ID: "n1"}}
+	a := web("t1", record.PhaseRun)
+	a.Container.Networks = []record.NetworkJoin{{ID: "n1"}}
 	r.assign(a)
-	was := r.state("t1", store.StateRunning)
+	was := r.state("t1", record.StateRunning)
 	r.named("t1")
-	stopped := web("t2", store.PhaseRun)
+	stopped := web("t2", record.PhaseRun)
 	stopped.Service = "db"
 	stopped = r.assign(stopped)
-	r.state("t2", store.StateRunning)
-	stopped.Phase = store.PhaseStop
+	r.state("t2", record.StateRunning)
+	stopped.Phase = record.PhaseStop
 	r.assign(stopped)
-	r.state("t2", store.StateStopped)
-	gone := web("t3", store.PhaseRun)
+	r.state("t2", record.StateStopped)
+	gone := web("t3", record.PhaseRun)
 	gone.Service = "old"
 	r.assign(gone)
-	r.state("t3", store.StateRunning)
+	r.state("t3", record.StateRunning)
 
 	r.stop()
 	r.unassign("t3")
-	stopped.Phase = store.PhaseRun
+	stopped.Phase = record.PhaseRun
 	r.assign(stopped)
 	r.engine.change(func() { clear(r.engine.calls) })
 	r.start()
 	r.gone(r.store.Keys.Observed("h1", "t3"))
-	r.state("t2", store.StateRunning)
+	r.state("t2", record.StateRunning)
 	assert.Equal(t, r.engine.count("create"), 0)
 	assert.Equal(t, r.engine.count("restart"), 0)
 	assert.Equal(t, r.engine.count("start"), 1, "only what was stopped")
-	now := r.state("t1", store.StateRunning)
+	now := r.state("t1", record.StateRunning)
 	assert.Equal(t, now.Container, was.Container)
 	assert.Assert(t, now.StartedAt.Equal(was.StartedAt))
 	// The names are on the new agent's lease before the old one ends.
-	await(r, r.store.Keys.HostLease("h1"), "taken over", func(l store.HostLease, ok bool) bool { return ok })
+	await(r, r.store.Keys.HostLease("h1"), "taken over", func(l record.HostLease, ok bool) bool { return ok })
 	lease := func(key string) int64 {
 		g, err := r.store.Client().Get(t.Context(), key)
 		assert.NilError(t, err)
@@ -412,8 +413,8 @@ func TestAgentRestartsAndAdopts(t *testing.T) {
 func TestUnknownHostTouchesNothing(t *testing.T) {
 	r := newRig(t)
 	r.start()
-	r.assign(web("t1", store.PhaseRun))
-	r.state("t1", store.StateRunning)
+	r.assign(web("t1", record.PhaseRun))
+	r.state("t1", record.StateRunning)
 	r.stop()
 	// An etcd that lost everything does not make the host lose it too.
 	_, err := r.store.Txn().DeletePrefix(r.store.Keys.Prefix()).Commit(t.Context())
@@ -425,23 +426,23 @@ func TestUnknownHostTouchesNothing(t *testing.T) {
 	r.engine.only(t)
 	// Once it knows the host, what it does not want goes.
 	r.start()
-	r.put(r.store.Keys.HostSpec("h1"), store.Host{ID: "h1"})
+	r.put(r.store.Keys.HostSpec("h1"), record.Host{ID: "h1"})
 	r.until("removed", func() bool { return r.engine.count("remove") == 1 })
 }
 
 func TestEngineGoesAwayAndComesBack(t *testing.T) {
 	r := newRig(t)
 	r.start()
-	r.assign(web("t1", store.PhaseRun))
-	o := r.state("t1", store.StateRunning)
+	r.assign(web("t1", record.PhaseRun))
+	o := r.state("t1", record.StateRunning)
 	r.engine.breakOff(true)
 	r.engine.change(func() { r.engine.containers[o.Container].State = engine.Exited }) // nobody was told
-	b := web("t2", store.PhaseRun)
+	b := web("t2", record.PhaseRun)
 	b.Service = "db"
 	r.assign(b)
 	r.engine.change(func() { r.engine.away = false })
-	r.state("t2", store.StateRunning)
-	r.state("t1", store.StateComplete)
+	r.state("t2", record.StateRunning)
+	r.state("t1", record.StateComplete)
 }
 
 func TestStartsAreParallelAndBounded(t *testing.T) {
@@ -454,9 +455,9 @@ func TestStartsAreParallelAndBounded(t *testing.T) {
 	const tasks = 40
 	t1 := r.store.Txn()
 	for i := range tasks {
-		a := web(fmt.Sprintf("t%02d", i), store.PhaseRun)
+		a := web(fmt.Sprintf("t%02d", i), record.PhaseRun)
 		a.Slot, a.Host = i+1, "h1"
-		a.Container = store.ContainerSpec{Name: fmt.Sprintf("shop-web-%d", i+1), Image: "web:1", Networks: []store.NetworkJoin{{ID: "n1"}}}
+		a.Container = record.ContainerSpec{Name: fmt.Sprintf("shop-web-%d", i+1), Image: "web:1", Networks: []record.NetworkJoin{{ID: "n1"}}}
 		t1.Put(r.store.Keys.Assignment("h1", a.Task), a)
 	}
 	_, err := t1.Commit(t.Context())
@@ -468,7 +469,7 @@ func TestStartsAreParallelAndBounded(t *testing.T) {
 	})
 	close(r.engine.gate)
 	for i := range tasks {
-		r.state(fmt.Sprintf("t%02d", i), store.StateRunning)
+		r.state(fmt.Sprintf("t%02d", i), record.StateRunning)
 	}
 	r.engine.change(func() {
 		assert.Equal(t, r.engine.mostAtOnce, parallel)
@@ -482,28 +483,28 @@ func TestFailuresAreToldApart(t *testing.T) {
 	r.engine.startErr["shop-web-1"] = refused(engine.ErrCommand, "no such program")
 	r.engine.startErr["shop-db-1"] = errors.New("network plugin is away")
 	r.start()
-	r.assign(web("t1", store.PhaseRun))
-	b := web("t2", store.PhaseRun)
+	r.assign(web("t1", record.PhaseRun))
+	b := web("t2", record.PhaseRun)
 	b.Service = "db"
 	r.assign(b)
-	o := r.state("t1", store.StateFailed)
+	o := r.state("t1", record.StateFailed)
 	assert.Assert(t, o.Fatal && strings.Contains(o.Error, "no such program"), "%+v", o)
-	o = r.state("t2", store.StateFailed)
+	o = r.state("t2", record.StateFailed)
 	assert.Assert(t, !o.Fatal && strings.Contains(o.Error, "plugin is away"), "%+v", o)
 	r.engine.change(func() { delete(r.engine.startErr, "shop-db-1") })
-	r.state("t2", store.StateRunning)
+	r.state("t2", record.StateRunning)
 }
 
 func TestEventsTellWhatHappened(t *testing.T) {
 	r := newRig(t)
 	r.start()
-	r.assign(web("t1", store.PhaseRun))
-	r.state("t1", store.StateRunning)
+	r.assign(web("t1", record.PhaseRun))
+	r.state("t1", record.StateRunning)
 	r.unassign("t1")
 	r.gone(r.store.Keys.Observed("h1", "t1"))
 	var actions []string
 	r.until("told", func() bool {
-		items, _, err := store.List[store.Event](t.Context(), r.store, r.store.Keys.Events())
+		items, _, err := store.List[record.Event](t.Context(), r.store, r.store.Keys.Events())
 		assert.NilError(t, err)
 		actions = nil
 		for _, it := range items {

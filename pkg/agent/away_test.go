@@ -7,6 +7,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"clocker.io/clocker/pkg/hostconfig"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
@@ -18,13 +19,13 @@ func TestHostGoesOnWithoutEtcd(t *testing.T) {
 	t.Cleanup(func() { _ = client.Close() })
 	r := &rig{t: t, store: store.New(client, "f"), engine: newMemEngine(), dir: t.TempDir(), stop: func() {}}
 	t.Cleanup(func() { r.stop() })
-	r.put(r.store.Keys.HostSpec("h1"), store.Host{ID: "h1"})
+	r.put(r.store.Keys.HostSpec("h1"), record.Host{ID: "h1"})
 	r.network("n1", "shop")
 	r.start()
-	a := web("t1", store.PhaseRun)
-	a.Container.Networks = []store.NetworkJoin{{ID: "n1"}}
+	a := web("t1", record.PhaseRun)
+	a.Container.Networks = []record.NetworkJoin{{ID: "n1"}}
 	r.assign(a)
-	was := r.state("t1", store.StateRunning)
+	was := r.state("t1", record.StateRunning)
 	r.named("t1")
 
 	// What happens while etcd is away is reported when it is back.
@@ -32,8 +33,8 @@ func TestHostGoesOnWithoutEtcd(t *testing.T) {
 	assert.NilError(t, r.engine.Remove(t.Context(), was.Container))
 	r.until("made again", func() bool { return r.engine.count("start") == 2 })
 	srv.Start()
-	was = r.observe("t1", "the new container", func(o store.Observed) bool {
-		return o.State == store.StateRunning && o.Container != was.Container
+	was = r.observe("t1", "the new container", func(o record.Observed) bool {
+		return o.State == record.StateRunning && o.Container != was.Container
 	})
 	r.until("kept", func() bool {
 		c, err := loadCache(r.dir, identity{"f", "h1"})
@@ -53,8 +54,8 @@ func TestHostGoesOnWithoutEtcd(t *testing.T) {
 	assert.Equal(t, r.engine.count("remove"), 1, "only the test's own")
 	srv.Start()
 	r.until("cleared up", func() bool { return r.engine.count("remove") == 2 })
-	r.observe("t1", "the third container", func(o store.Observed) bool {
-		return o.State == store.StateRunning && o.Container != was.Container
+	r.observe("t1", "the third container", func(o record.Observed) bool {
+		return o.State == record.StateRunning && o.Container != was.Container
 	})
 }
 
@@ -62,10 +63,10 @@ func TestLostLeaseIsReplaced(t *testing.T) {
 	r := newRig(t)
 	r.network("n1", "shop")
 	r.start()
-	a := web("t1", store.PhaseRun)
-	a.Container.Networks = []store.NetworkJoin{{ID: "n1"}}
+	a := web("t1", record.PhaseRun)
+	a.Container.Networks = []record.NetworkJoin{{ID: "n1"}}
 	r.assign(a)
-	r.state("t1", store.StateRunning)
+	r.state("t1", record.StateRunning)
 	n := r.named("t1")
 	revoke := func() {
 		ls, err := r.store.Client().Get(t.Context(), r.store.Keys.HostLease("h1"))
@@ -75,23 +76,23 @@ func TestLostLeaseIsReplaced(t *testing.T) {
 		assert.NilError(t, err)
 	}
 	revoke()
-	await(r, r.store.Keys.HostLease("h1"), "back", func(_ store.HostLease, ok bool) bool { return ok })
+	await(r, r.store.Keys.HostLease("h1"), "back", func(_ record.HostLease, ok bool) bool { return ok })
 	assert.DeepEqual(t, r.named("t1"), n)
 	// The host is removed: nothing of the lease comes back.
 	_, err := r.store.Txn().Delete(r.store.Keys.HostSpec("h1")).Commit(t.Context())
 	assert.NilError(t, err)
 	revoke()
-	b := web("t2", store.PhaseRun)
+	b := web("t2", record.PhaseRun)
 	b.Service = "db"
 	r.assign(b)
-	r.state("t2", store.StateRunning)
+	r.state("t2", record.StateRunning)
 	r.gone(r.store.Keys.HostLease("h1"))
 }
 
 func TestReportsOfAnEarlierRunAreClearedUp(t *testing.T) {
 	r := newRig(t)
-	r.put(r.store.Keys.Observed("h1", "old"), store.Observed{Task: "old", App: "shop", Host: "h1", State: store.StateRunning})
-	r.put(r.store.Keys.Name("h1", "old"), store.NameRecord{App: "shop"})
+	r.put(r.store.Keys.Observed("h1", "old"), record.Observed{Task: "old", App: "shop", Host: "h1", State: record.StateRunning})
+	r.put(r.store.Keys.Name("h1", "old"), record.NameRecord{App: "shop"})
 	r.start()
 	r.gone(r.store.Keys.Observed("h1", "old"))
 	r.gone(r.store.Keys.Name("h1", "old"))

@@ -10,22 +10,23 @@ import (
 	"path/filepath"
 	"time"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
 // cached is what the agent keeps on the host's disk: enough to go on after a
 // restart while etcd is away. What it lacks is never taken for unwanted.
 type cached struct {
-	Fleet       string           `json:"fleet"`
-	Host        string           `json:"host"`
-	Assignments []cachedTask     `json:"assignments"`
-	Observed    []store.Observed `json:"observed"`
-	Networks    []store.Network  `json:"networks"`
+	Fleet       string            `json:"fleet"`
+	Host        string            `json:"host"`
+	Assignments []cachedTask      `json:"assignments"`
+	Observed    []record.Observed `json:"observed"`
+	Networks    []record.Network  `json:"networks"`
 }
 
 type cachedTask struct {
-	Revision   int64            `json:"revision"`
-	Assignment store.Assignment `json:"assignment"`
+	Revision   int64             `json:"revision"`
+	Assignment record.Assignment `json:"assignment"`
 }
 
 func cacheFile(dir string) string { return filepath.Join(dir, "agent", "state.json") }

@@ -6,7 +6,7 @@ import (
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // socket is a port of the host.
@@ -58,7 +58,7 @@ func claim(a assigned, all map[string]assigned, containers []engine.Container) c
 			}
 			if b.App == a.App && b.Service == a.Service && b.Slot == a.Slot {
 				c.held = append(c.held, s)
-			} else if b.Phase != store.PhasePrepare || before(b, a) {
+			} else if b.Phase != record.PhasePrepare || before(b, a) {
 				c.err = errors.Join(c.err, fmt.Errorf("port %s is taken by %s of application %s", s, b.Container.Name, b.App))
 				c.fatal = true
 			}

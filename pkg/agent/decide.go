@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/engine"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // verb is what is done about a task.
@@ -36,7 +36,7 @@ type action struct {
 // assigned is an assignment with the revision at which it was read: what has
 // failed is tried again when that changes.
 type assigned struct {
-	store.Assignment
+	record.Assignment
 	Revision int64
 }
 
@@ -44,7 +44,7 @@ type assigned struct {
 // container.
 type memory struct {
 	// Observed is the last report; its zero value means none.
-	Observed store.Observed
+	Observed record.Observed
 	// Busy says that an action is under way.
 	Busy bool
 	// Prepared is the revision of the assignment that preparations were
@@ -126,11 +126,11 @@ func (d *decision) task(a assigned) {
 		return
 	}
 	switch a.Phase {
-	case store.PhasePrepare:
+	case record.PhasePrepare:
 		d.prepare(a, c)
-	case store.PhaseRun:
+	case record.PhaseRun:
 		d.run(a, c)
-	case store.PhaseStop:
+	case record.PhaseStop:
 		if c != nil && c.Up() {
 			d.try(a, doStop, c, "the application is stopped")
 		}

@@ -10,13 +10,13 @@ import (
 	"pgregory.net/rapid"
 
 	"clocker.io/clocker/pkg/engine"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func task1(phase string, f ...func(*assigned)) assigned {
-	a := assigned{Assignment: store.Assignment{Task: "t1", App: "shop", Service: "web", Slot: 1, Phase: phase, Hash: "a", Release: 1}, Revision: 10}
+	a := assigned{Assignment: record.Assignment{Task: "t1", App: "shop", Service: "web", Slot: 1, Phase: phase, Hash: "a", Release: 1}, Revision: 10}
 	a.Container.Name = "shop-web-1"
 	for _, g := range f {
 		g(&a)
@@ -48,56 +48,56 @@ func TestDecide(t *testing.T) {
 		wake     time.Time
 	}{
 		{name: "nothing"},
-		{name: "a task to prepare", assigned: []assigned{task1(store.PhasePrepare)},
+		{name: "a task to prepare", assigned: []assigned{task1(record.PhasePrepare)},
 			want: actions{{doPrepare, "t1", "", "release 1 is being prepared"}}},
-		{name: "one that is prepared", assigned: []assigned{task1(store.PhasePrepare)}, memory: memory{Prepared: 10}},
-		{name: "one that was prepared as something else", assigned: []assigned{task1(store.PhasePrepare)}, memory: memory{Prepared: 9},
+		{name: "one that is prepared", assigned: []assigned{task1(record.PhasePrepare)}, memory: memory{Prepared: 10}},
+		{name: "one that was prepared as something else", assigned: []assigned{task1(record.PhasePrepare)}, memory: memory{Prepared: 9},
 			want: actions{{doPrepare, "t1", "", "release 1 is being prepared"}}},
-		{name: "a task to run", assigned: []assigned{task1(store.PhaseRun)}, memory: memory{Prepared: 9},
+		{name: "a task to run", assigned: []assigned{task1(record.PhaseRun)}, memory: memory{Prepared: 9},
 			want: actions{{doCreate, "t1", "", "assigned"}}},
-		{name: "one that is busy", assigned: []assigned{task1(store.PhaseRun)}, memory: memory{Busy: true}},
-		{name: "one that runs", assigned: []assigned{task1(store.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Running)}},
-		{name: "one whose container vanished", assigned: []assigned{task1(store.PhaseRun)},
-			memory: memory{Observed: store.Observed{Task: "t1", Container: "c-t1"}},
+		{name: "one that is busy", assigned: []assigned{task1(record.PhaseRun)}, memory: memory{Busy: true}},
+		{name: "one that runs", assigned: []assigned{task1(record.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Running)}},
+		{name: "one whose container vanished", assigned: []assigned{task1(record.PhaseRun)},
+			memory: memory{Observed: record.Observed{Task: "t1", Container: "c-t1"}},
 			want:   actions{{doCreate, "t1", "", "the container vanished"}}},
-		{name: "one made and not started", assigned: []assigned{task1(store.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Created)},
+		{name: "one made and not started", assigned: []assigned{task1(record.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Created)},
 			want: actions{{doStart, "t1", "c-t1", "the container has not started yet"}}},
-		{name: "one that exited by itself", assigned: []assigned{task1(store.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Exited)}},
-		{name: "one that was stopped", assigned: []assigned{task1(store.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Exited)},
+		{name: "one that exited by itself", assigned: []assigned{task1(record.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Exited)}},
+		{name: "one that was stopped", assigned: []assigned{task1(record.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Exited)},
 			memory: memory{Stopped: true}, want: actions{{doStart, "t1", "c-t1", "the application is running again"}}},
-		{name: "one to stop", assigned: []assigned{task1(store.PhaseStop)}, boxes: []engine.Container{box("t1", engine.Running)},
+		{name: "one to stop", assigned: []assigned{task1(record.PhaseStop)}, boxes: []engine.Container{box("t1", engine.Running)},
 			want: actions{{doStop, "t1", "c-t1", "the application is stopped"}}},
-		{name: "one the engine is starting again is stopped too", assigned: []assigned{task1(store.PhaseStop)}, boxes: []engine.Container{box("t1", engine.Restarting)},
+		{name: "one the engine is starting again is stopped too", assigned: []assigned{task1(record.PhaseStop)}, boxes: []engine.Container{box("t1", engine.Restarting)},
 			want: actions{{doStop, "t1", "c-t1", "the application is stopped"}}},
-		{name: "one that is stopped", assigned: []assigned{task1(store.PhaseStop)}, boxes: []engine.Container{box("t1", engine.Exited)}},
-		{name: "one stopped before it was made", assigned: []assigned{task1(store.PhaseStop)}},
-		{name: "a restart", assigned: []assigned{task1(store.PhaseRun, func(a *assigned) { a.Restarts = 3 })},
+		{name: "one that is stopped", assigned: []assigned{task1(record.PhaseStop)}, boxes: []engine.Container{box("t1", engine.Exited)}},
+		{name: "one stopped before it was made", assigned: []assigned{task1(record.PhaseStop)}},
+		{name: "a restart", assigned: []assigned{task1(record.PhaseRun, func(a *assigned) { a.Restarts = 3 })},
 			boxes: []engine.Container{box("t1", engine.Running)}, memory: memory{Restarts: 2},
 			want: actions{{doRestart, "t1", "c-t1", "restart 3 was asked for"}}},
-		{name: "a restart that was done", assigned: []assigned{task1(store.PhaseRun, func(a *assigned) { a.Restarts = 3 })},
+		{name: "a restart that was done", assigned: []assigned{task1(record.PhaseRun, func(a *assigned) { a.Restarts = 3 })},
 			boxes: []engine.Container{box("t1", engine.Running)}, memory: memory{Restarts: 3}},
-		{name: "a container of another release", assigned: []assigned{task1(store.PhaseRun, func(a *assigned) { a.Hash = "b" })},
+		{name: "a container of another release", assigned: []assigned{task1(record.PhaseRun, func(a *assigned) { a.Hash = "b" })},
 			boxes: []engine.Container{box("t1", engine.Running)}, want: actions{{doRemove, "t1", "c-t1", "the container is of another release"}}},
-		{name: "a dead container", assigned: []assigned{task1(store.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Dead)},
+		{name: "a dead container", assigned: []assigned{task1(record.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Dead)},
 			want: actions{{doRemove, "t1", "c-t1", "the engine could not remove the container"}}},
-		{name: "one going away", assigned: []assigned{task1(store.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Removing)}},
+		{name: "one going away", assigned: []assigned{task1(record.PhaseRun)}, boxes: []engine.Container{box("t1", engine.Removing)}},
 		{name: "a container nobody wants", boxes: []engine.Container{box("t1", engine.Running)},
 			want: actions{{doRemove, "t1", "c-t1", "no longer assigned"}}},
 		{name: "one of which that is not certain", partial: true, boxes: []engine.Container{box("t1", engine.Running)}},
-		{name: "nothing left", memory: memory{Observed: store.Observed{Task: "t1"}},
+		{name: "nothing left", memory: memory{Observed: record.Observed{Task: "t1"}},
 			want: actions{{doForget, "t1", "", "no longer assigned, nothing left"}}},
-		{name: "nothing left, as far as is known", partial: true, memory: memory{Observed: store.Observed{Task: "t1"}}},
-		{name: "a name that is held is waited for", assigned: []assigned{task1(store.PhaseRun)}, boxes: []engine.Container{box("t0", engine.Running)},
+		{name: "nothing left, as far as is known", partial: true, memory: memory{Observed: record.Observed{Task: "t1"}}},
+		{name: "a name that is held is waited for", assigned: []assigned{task1(record.PhaseRun)}, boxes: []engine.Container{box("t0", engine.Running)},
 			want: actions{{doRemove, "t0", "c-t0", "no longer assigned"}}},
-		{name: "two containers of one task", assigned: []assigned{task1(store.PhaseRun)},
+		{name: "two containers of one task", assigned: []assigned{task1(record.PhaseRun)},
 			boxes: []engine.Container{box("t1", engine.Exited, func(c *engine.Container) { c.ID = "old" }), box("t1", engine.Running)},
 			want:  actions{{doRemove, "t1", "old", "a second container of the task"}}},
-		{name: "what failed for good", assigned: []assigned{task1(store.PhaseRun)}, memory: memory{Failure: failure{Revision: 10, Fatal: true}}},
-		{name: "what failed for good, assigned anew", assigned: []assigned{task1(store.PhaseRun)}, memory: memory{Failure: failure{Revision: 9, Fatal: true}},
+		{name: "what failed for good", assigned: []assigned{task1(record.PhaseRun)}, memory: memory{Failure: failure{Revision: 10, Fatal: true}}},
+		{name: "what failed for good, assigned anew", assigned: []assigned{task1(record.PhaseRun)}, memory: memory{Failure: failure{Revision: 9, Fatal: true}},
 			want: actions{{doCreate, "t1", "", "assigned"}}},
-		{name: "what failed just now", assigned: []assigned{task1(store.PhaseRun)},
+		{name: "what failed just now", assigned: []assigned{task1(record.PhaseRun)},
 			memory: memory{Failure: failure{Revision: 10, Attempts: 1, Until: noon.Add(time.Second)}}, wake: noon.Add(time.Second)},
-		{name: "what failed a while ago", assigned: []assigned{task1(store.PhaseRun)},
+		{name: "what failed a while ago", assigned: []assigned{task1(record.PhaseRun)},
 			memory: memory{Failure: failure{Revision: 10, Attempts: 1, Until: noon}},
 			want:   actions{{doCreate, "t1", "", "assigned (attempt 2)"}}},
 		{name: "a removal that failed just now", boxes: []engine.Container{box("t1", engine.Running)},
@@ -125,7 +125,7 @@ func TestDecisionsComeToAnEnd(t *testing.T) {
 		v := view{Assigned: map[string]assigned{}, Complete: rapid.Bool().Draw(t, "complete"), Memory: map[string]memory{}, Now: noon}
 		tasks := rapid.IntRange(0, 5).Draw(t, "tasks")
 		for i := range tasks {
-			a := task1(rapid.SampledFrom([]string{store.PhasePrepare, store.PhaseRun, store.PhaseStop}).Draw(t, "phase"))
+			a := task1(rapid.SampledFrom([]string{record.PhasePrepare, record.PhaseRun, record.PhaseStop}).Draw(t, "phase"))
 			a.Task = fmt.Sprintf("t%d", i)
 			a.Container.Name = "name-" + a.Task
 			a.Restarts = rapid.IntRange(0, 2).Draw(t, "restarts")
@@ -141,7 +141,7 @@ func TestDecisionsComeToAnEnd(t *testing.T) {
 				c.Labels[engine.LabelHash] = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "hash")
 			}))
 			if _, ok := v.Memory[task]; !ok {
-				v.Memory[task] = memory{Observed: store.Observed{Task: task}}
+				v.Memory[task] = memory{Observed: record.Observed{Task: task}}
 			}
 		}
 		for round := 0; ; round++ {
@@ -209,9 +209,9 @@ func checkSettled(t *rapid.T, v view) {
 		switch {
 		case !ok && v.Complete:
 			t.Fatalf("container of %s is left", task)
-		case ok && a.Phase == store.PhaseStop && c.Up():
+		case ok && a.Phase == record.PhaseStop && c.Up():
 			t.Fatalf("container of %s is not stopped", task)
-		case ok && a.Phase == store.PhaseRun && c.Labels[engine.LabelHash] != a.Hash:
+		case ok && a.Phase == record.PhaseRun && c.Labels[engine.LabelHash] != a.Hash:
 			t.Fatalf("container of %s is of another release", task)
 		}
 	}
@@ -219,7 +219,7 @@ func checkSettled(t *rapid.T, v view) {
 		if byTask[task] > 1 {
 			t.Fatalf("%d containers of %s", byTask[task], task)
 		}
-		if a.Phase == store.PhaseRun && byTask[task] == 0 && nameHeld(a, v.Containers) == "" {
+		if a.Phase == record.PhaseRun && byTask[task] == 0 && nameHeld(a, v.Containers) == "" {
 			t.Fatalf("no container of %s", task)
 		}
 	}
@@ -230,7 +230,7 @@ func TestObserve(t *testing.T) {
 	withNet := func(c *engine.Container) {
 		c.Addresses = map[string]string{"shop_default": "10.1.0.5", "bridge": "172.17.0.2"}
 	}
-	join := func(a *assigned) { a.Container.Networks = []store.NetworkJoin{{ID: "n1"}} }
+	join := func(a *assigned) { a.Container.Networks = []record.NetworkJoin{{ID: "n1"}} }
 	ptr := func(c engine.Container) *engine.Container { return &c }
 	for _, c := range []struct {
 		name  string
@@ -239,24 +239,24 @@ func TestObserve(t *testing.T) {
 		err   string
 		named bool
 	}{
-		{"being prepared", situation{Assigned: task1(store.PhasePrepare), Doing: doPrepare}, store.StatePreparing, "", false},
-		{"prepared", situation{Assigned: task1(store.PhasePrepare), Memory: memory{Prepared: 10}}, store.StatePrepared, "", false},
-		{"not prepared", situation{Assigned: task1(store.PhasePrepare), Memory: memory{Failure: failure{Revision: 10, Text: "no image"}}}, store.StateFailed, "no image", false},
-		{"failed as something else", situation{Assigned: task1(store.PhasePrepare), Memory: memory{Failure: failure{Revision: 9, Text: "no image"}}}, store.StatePreparing, "", false},
-		{"being made", situation{Assigned: task1(store.PhaseRun), Doing: doCreate}, store.StateCreating, "", false},
-		{"made", situation{Assigned: task1(store.PhaseRun), Doing: doCreate, Container: ptr(box("t1", engine.Created))}, store.StateStarting, "", false},
-		{"running", situation{Assigned: task1(store.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet))}, store.StateRunning, "", true},
-		{"running without a network", situation{Assigned: task1(store.PhaseRun), Container: ptr(box("t1", engine.Running))}, store.StateRunning, "", false},
-		{"unhealthy", situation{Assigned: task1(store.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet, func(c *engine.Container) { c.Health = "unhealthy" }))}, store.StateRunning, "", false},
-		{"healthy", situation{Assigned: task1(store.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet, func(c *engine.Container) { c.Health = "healthy" }))}, store.StateRunning, "", true},
-		{"about to stop", situation{Assigned: task1(store.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet)), Doing: doStop}, store.StateRunning, "", false},
-		{"to be stopped", situation{Assigned: task1(store.PhaseStop, join), Container: ptr(box("t1", engine.Running, withNet))}, store.StateRunning, "", false},
-		{"restarting", situation{Assigned: task1(store.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet)), Doing: doRestart}, store.StateStarting, "", false},
-		{"started again by the engine", situation{Assigned: task1(store.PhaseRun), Container: ptr(box("t1", engine.Restarting, func(c *engine.Container) { c.ExitCode = 2 }))}, store.StateStarting, "exited with code 2; the engine starts it again", false},
-		{"complete", situation{Assigned: task1(store.PhaseRun), Container: ptr(box("t1", engine.Exited))}, store.StateComplete, "", false},
-		{"failed", situation{Assigned: task1(store.PhaseRun), Container: ptr(box("t1", engine.Exited, func(c *engine.Container) { c.ExitCode, c.OOMKilled = 137, true }))}, store.StateFailed, "exited with code 137, out of memory", false},
-		{"stopped", situation{Assigned: task1(store.PhaseStop), Container: ptr(box("t1", engine.Exited, func(c *engine.Container) { c.ExitCode = 143 }))}, store.StateStopped, "", false},
-		{"running again soon", situation{Assigned: task1(store.PhaseRun), Memory: memory{Stopped: true}, Container: ptr(box("t1", engine.Exited))}, store.StateStopped, "", false},
+		{"being prepared", situation{Assigned: task1(record.PhasePrepare), Doing: doPrepare}, record.StatePreparing, "", false},
+		{"prepared", situation{Assigned: task1(record.PhasePrepare), Memory: memory{Prepared: 10}}, record.StatePrepared, "", false},
+		{"not prepared", situation{Assigned: task1(record.PhasePrepare), Memory: memory{Failure: failure{Revision: 10, Text: "no image"}}}, record.StateFailed, "no image", false},
+		{"failed as something else", situation{Assigned: task1(record.PhasePrepare), Memory: memory{Failure: failure{Revision: 9, Text: "no image"}}}, record.StatePreparing, "", false},
+		{"being made", situation{Assigned: task1(record.PhaseRun), Doing: doCreate}, record.StateCreating, "", false},
+		{"made", situation{Assigned: task1(record.PhaseRun), Doing: doCreate, Container: ptr(box("t1", engine.Created))}, record.StateStarting, "", false},
+		{"running", situation{Assigned: task1(record.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet))}, record.StateRunning, "", true},
+		{"running without a network", situation{Assigned: task1(record.PhaseRun), Container: ptr(box("t1", engine.Running))}, record.StateRunning, "", false},
+		{"unhealthy", situation{Assigned: task1(record.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet, func(c *engine.Container) { c.Health = "unhealthy" }))}, record.StateRunning, "", false},
+		{"healthy", situation{Assigned: task1(record.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet, func(c *engine.Container) { c.Health = "healthy" }))}, record.StateRunning, "", true},
+		{"about to stop", situation{Assigned: task1(record.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet)), Doing: doStop}, record.StateRunning, "", false},
+		{"to be stopped", situation{Assigned: task1(record.PhaseStop, join), Container: ptr(box("t1", engine.Running, withNet))}, record.StateRunning, "", false},
+		{"restarting", situation{Assigned: task1(record.PhaseRun, join), Container: ptr(box("t1", engine.Running, withNet)), Doing: doRestart}, record.StateStarting, "", false},
+		{"started again by the engine", situation{Assigned: task1(record.PhaseRun), Container: ptr(box("t1", engine.Restarting, func(c *engine.Container) { c.ExitCode = 2 }))}, record.StateStarting, "exited with code 2; the engine starts it again", false},
+		{"complete", situation{Assigned: task1(record.PhaseRun), Container: ptr(box("t1", engine.Exited))}, record.StateComplete, "", false},
+		{"failed", situation{Assigned: task1(record.PhaseRun), Container: ptr(box("t1", engine.Exited, func(c *engine.Container) { c.ExitCode, c.OOMKilled = 137, true }))}, record.StateFailed, "exited with code 137, out of memory", false},
+		{"stopped", situation{Assigned: task1(record.PhaseStop), Container: ptr(box("t1", engine.Exited, func(c *engine.Container) { c.ExitCode = 143 }))}, record.StateStopped, "", false},
+		{"running again soon", situation{Assigned: task1(record.PhaseRun), Memory: memory{Stopped: true}, Container: ptr(box("t1", engine.Exited))}, record.StateStopped, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.s.NetworkIDs = ids
@@ -266,7 +266,7 @@ func TestObserve(t *testing.T) {
 			n := reachable(c.s, o)
 			assert.Equal(t, n != nil, c.named)
 			if n != nil {
-				assert.DeepEqual(t, n.Networks, map[string]store.NamedAddress{"n1": {Address: "10.1.0.5"}})
+				assert.DeepEqual(t, n.Networks, map[string]record.NamedAddress{"n1": {Address: "10.1.0.5"}})
 				assert.DeepEqual(t, o.Addresses, map[string]string{"n1": "10.1.0.5"})
 			}
 		})

@@ -5,7 +5,7 @@ import (
 	"io"
 
 	"clocker.io/clocker/pkg/engine"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Engine is what the agent asks of the Docker Engine; [engine.Engine] is one.
@@ -26,7 +26,7 @@ type Engine interface {
 
 	Networks(ctx context.Context) ([]engine.Network, error)
 	Network(ctx context.Context, id string) (engine.Network, error)
-	CreateNetwork(ctx context.Context, n store.Network, labels map[string]string) (string, error)
+	CreateNetwork(ctx context.Context, n record.Network, labels map[string]string) (string, error)
 	RemoveNetwork(ctx context.Context, id string) error
 	NetworkUsers(ctx context.Context, id string) ([]string, error)
 

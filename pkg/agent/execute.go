@@ -9,7 +9,7 @@ import (
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/hostconfig"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // execution carries out one action. It is made by the loop and knows all it
@@ -68,7 +68,7 @@ func (l *loop) claimants() map[string]assigned {
 	out := make(map[string]assigned, len(l.assigned))
 	for t, a := range l.assigned {
 		f := l.tasks[t].Failure
-		if a.Phase != store.PhasePrepare || !f.Fatal || f.Revision != a.Revision {
+		if a.Phase != record.PhasePrepare || !f.Fatal || f.Revision != a.Revision {
 			out[t] = a
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clocker.io/clocker/pkg/engine"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/version"
 )
@@ -53,7 +54,7 @@ func (f *facts) run(ctx context.Context) {
 	}
 	every := time.NewTicker(factsEvery)
 	defer every.Stop()
-	var last store.HostFacts
+	var last record.HostFacts
 	for {
 		if i, ok := f.info(); ok {
 			now := f.gather(i)
@@ -69,7 +70,7 @@ func (f *facts) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-f.again:
-			last = store.HostFacts{}
+			last = record.HostFacts{}
 		case <-every.C:
 			f.tick()
 		case _, ok := <-routes:
@@ -88,7 +89,7 @@ func (f *facts) run(ctx context.Context) {
 	}
 }
 
-func (f *facts) put(ctx context.Context, h store.HostFacts) error {
+func (f *facts) put(ctx context.Context, h record.HostFacts) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	h.At = f.now()
@@ -105,8 +106,8 @@ func (f *facts) refresh() {
 	}
 }
 
-func (f *facts) gather(i engine.Info) store.HostFacts {
-	h := store.HostFacts{
+func (f *facts) gather(i engine.Info) record.HostFacts {
+	h := record.HostFacts{
 		AgentVersion: version.Get().Version, EngineVersion: i.EngineVersion, APIVersion: i.APIVersion,
 		OS: i.OS, Architecture: i.Architecture, Kernel: i.Kernel, CPUs: i.CPUs,
 		MemoryBytes: i.MemoryBytes, EngineLabels: i.Labels,

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -16,7 +17,7 @@ type etcdNetworks struct {
 
 var _ fleetNetworks = etcdNetworks{}
 
-func (e etcdNetworks) Get(ctx context.Context, id string) (store.Network, error) {
+func (e etcdNetworks) Get(ctx context.Context, id string) (record.Network, error) {
 	return registry.Get(ctx, e.store, id)
 }
 
@@ -29,7 +30,7 @@ func (e etcdNetworks) Remove(ctx context.Context, id string) error {
 }
 
 func (e etcdNetworks) Busy(ctx context.Context, id string) ([]string, error) {
-	items, _, err := store.List[store.Endpoint](ctx, e.store, e.store.Keys.Endpoint(id, ""))
+	items, _, err := store.List[record.Endpoint](ctx, e.store, e.store.Keys.Endpoint(id, ""))
 	if err != nil {
 		return nil, err
 	}

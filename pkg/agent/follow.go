@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/engine"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -225,14 +226,14 @@ const cachePatience = 5 * time.Second
 
 // reported reads what an earlier run has reported. Without it the agent still
 // works: restarts asked for long ago count as done.
-func (l *loop) reported(ctx context.Context, s *store.Store) []store.Observed {
+func (l *loop) reported(ctx context.Context, s *store.Store) []record.Observed {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	items, _, err := store.List[store.Observed](ctx, s, s.Keys.HostObserved(l.Host))
+	items, _, err := store.List[record.Observed](ctx, s, s.Keys.HostObserved(l.Host))
 	if err != nil {
 		l.log.Warn("earlier reports cannot be read", "error", err)
 	}
-	var os []store.Observed
+	var os []record.Observed
 	for _, it := range items {
 		os = append(os, it.Value)
 	}

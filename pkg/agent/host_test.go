@@ -11,6 +11,7 @@ import (
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -69,7 +70,7 @@ func TestClaim(t *testing.T) {
 	port := func(ip string, n uint16, proto string) []model.Port {
 		return []model.Port{{HostIP: ip, HostPort: n, ContainerPort: 80, Protocol: proto}}
 	}
-	want := task1(store.PhasePrepare, func(a *assigned) { a.Container.Ports = port("", 80, "tcp"); a.CreatedAt = noon })
+	want := task1(record.PhasePrepare, func(a *assigned) { a.Container.Ports = port("", 80, "tcp"); a.CreatedAt = noon })
 	other := func(phase string, ps []model.Port, f func(*assigned)) map[string]assigned {
 		b := task1(phase)
 		b.Task, b.App, b.Container.Name, b.Container.Ports, b.CreatedAt = "t2", "blog", "blog-web-1", ps, noon
@@ -93,14 +94,14 @@ func TestClaim(t *testing.T) {
 		fatal      bool
 	}{
 		{name: "free", all: map[string]assigned{"t1": want}},
-		{name: "taken", all: other(store.PhaseRun, port("", 80, "tcp"), nil), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
-		{name: "taken by one that is stopped", all: other(store.PhaseStop, port("", 80, "tcp"), nil), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
-		{name: "taken on one address", all: other(store.PhaseRun, port("10.0.0.1", 80, "tcp"), nil), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
-		{name: "another protocol", all: other(store.PhaseRun, port("", 80, "udp"), nil)},
-		{name: "another port", all: other(store.PhaseRun, port("", 81, "tcp"), nil)},
-		{name: "asked for later", all: other(store.PhasePrepare, port("", 80, "tcp"), nil)},
-		{name: "asked for before", all: other(store.PhasePrepare, port("", 80, "tcp"), func(a *assigned) { a.CreatedAt = noon.Add(-1) }), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
-		{name: "of the same replica", all: other(store.PhaseRun, port("", 80, "tcp"), func(a *assigned) { a.App = "shop" }), held: 1},
+		{name: "taken", all: other(record.PhaseRun, port("", 80, "tcp"), nil), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
+		{name: "taken by one that is stopped", all: other(record.PhaseStop, port("", 80, "tcp"), nil), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
+		{name: "taken on one address", all: other(record.PhaseRun, port("10.0.0.1", 80, "tcp"), nil), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
+		{name: "another protocol", all: other(record.PhaseRun, port("", 80, "udp"), nil)},
+		{name: "another port", all: other(record.PhaseRun, port("", 81, "tcp"), nil)},
+		{name: "asked for later", all: other(record.PhasePrepare, port("", 80, "tcp"), nil)},
+		{name: "asked for before", all: other(record.PhasePrepare, port("", 80, "tcp"), func(a *assigned) { a.CreatedAt = noon.Add(-1) }), err: "port tcp/80 is taken by blog-web-1 of application blog", fatal: true},
+		{name: "of the same replica", all: other(record.PhaseRun, port("", 80, "tcp"), func(a *assigned) { a.App = "shop" }), held: 1},
 		{name: "of the same replica, going", all: map[string]assigned{"t1": want}, containers: leaving("shop"), held: 1},
 		{name: "of another, going", all: map[string]assigned{"t1": want}, containers: leaving("blog"), err: "port tcp/80 is still held by shop-web-1, which is being removed"},
 	} {
@@ -147,8 +148,8 @@ func TestCache(t *testing.T) {
 	none, err := loadCache(dir, id)
 	assert.NilError(t, err)
 	assert.Assert(t, none == nil)
-	c := &cached{Fleet: "f", Host: "h1", Assignments: []cachedTask{{Revision: 7, Assignment: task1(store.PhaseRun).Assignment}},
-		Observed: []store.Observed{{Task: "t1", At: noon.Add(time.Hour)}}}
+	c := &cached{Fleet: "f", Host: "h1", Assignments: []cachedTask{{Revision: 7, Assignment: task1(record.PhaseRun).Assignment}},
+		Observed: []record.Observed{{Task: "t1", At: noon.Add(time.Hour)}}}
 	assert.NilError(t, c.save(dir))
 	got, err := loadCache(dir, id)
 	assert.NilError(t, err)

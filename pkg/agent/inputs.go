@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/engine"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -33,7 +34,7 @@ func (l *loop) setAssignments(c store.Change, complete bool) {
 }
 
 func (l *loop) assign(into map[string]assigned, raw store.Raw) {
-	a, err := store.Decode[store.Assignment](raw)
+	a, err := store.Decode[record.Assignment](raw)
 	if err != nil || a.Task != path.Base(raw.Key) {
 		// What cannot be read may well be wanted: keep what there is.
 		l.log.Error("assignment cannot be read", "key", raw.Key, "error", err)
@@ -51,7 +52,7 @@ func (l *loop) assign(into map[string]assigned, raw store.Raw) {
 // recall takes in what an earlier run of the agent reported, before anything
 // is decided: how many restarts are done and what was stopped on purpose
 // cannot be seen on a container.
-func (l *loop) recall(os []store.Observed) {
+func (l *loop) recall(os []record.Observed) {
 	for _, o := range os {
 		if l.tasks[o.Task] == nil {
 			l.tasks[o.Task] = &task{}
@@ -60,7 +61,7 @@ func (l *loop) recall(os []store.Observed) {
 		if m.Observed.Task != "" && !o.At.After(m.Observed.At) {
 			continue
 		}
-		m.Observed, m.Restarts, m.Stopped = o, o.Restarts, o.State == store.StateStopped
+		m.Observed, m.Restarts, m.Stopped = o, o.Restarts, o.State == record.StateStopped
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -32,8 +33,8 @@ type journal struct {
 	wake  chan struct{}
 
 	mu      sync.Mutex
-	waiting []store.Event // guarded by mu
-	number  int           // guarded by mu
+	waiting []record.Event // guarded by mu
+	number  int            // guarded by mu
 }
 
 func newJournal(id identity, s *store.Store, log *slog.Logger, now func() time.Time) *journal {
@@ -42,7 +43,7 @@ func newJournal(id identity, s *store.Store, log *slog.Logger, now func() time.T
 
 // add implements reporter's event. It fills in the time and an id that sorts
 // by it.
-func (j *journal) add(e store.Event) {
+func (j *journal) add(e record.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.number++
@@ -50,7 +51,7 @@ func (j *journal) add(e store.Event) {
 	e.ID = fmt.Sprintf("%016x-%s-%06x", e.At.UnixNano(), j.Host, j.number&0xffffff)
 	j.waiting = append(j.waiting, e)
 	if n := len(j.waiting) - maxEvents; n > 0 {
-		j.waiting = append([]store.Event(nil), j.waiting[n:]...)
+		j.waiting = append([]record.Event(nil), j.waiting[n:]...)
 	}
 	select {
 	case j.wake <- struct{}{}:
@@ -117,7 +118,7 @@ func (j *journal) grant(ctx context.Context) clientv3.LeaseID {
 
 // write puts a batch of events. Repeating it after an unknown outcome does no
 // harm: an event's key is its own.
-func (j *journal) write(ctx context.Context, batch []store.Event, lease clientv3.LeaseID) bool {
+func (j *journal) write(ctx context.Context, batch []record.Event, lease clientv3.LeaseID) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	t := j.store.Txn()

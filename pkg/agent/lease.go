@@ -8,6 +8,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -71,7 +72,7 @@ func (l *lease) hold(ctx context.Context, since time.Time) (held bool, err error
 	}
 	// A host that was removed meanwhile must not leave a key behind.
 	_, err = l.store.Txn().Exists(l.store.Keys.HostSpec(l.Host)).
-		Put(l.store.Keys.HostLease(l.Host), store.HostLease{Boot: l.boot, Since: since}, clientv3.WithLease(g.ID)).
+		Put(l.store.Keys.HostLease(l.Host), record.HostLease{Boot: l.boot, Since: since}, clientv3.WithLease(g.ID)).
 		Commit(short)
 	if err != nil {
 		return false, fmt.Errorf("take lease: %w", err)

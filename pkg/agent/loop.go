@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/engine"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // identity is who the agent works for.
@@ -22,11 +22,11 @@ type identity struct{ Fleet, Host string }
 type reporter interface {
 	// report replaces what is known about a task; a nil name withdraws its
 	// names.
-	report(o store.Observed, name *store.NameRecord)
+	report(o record.Observed, name *record.NameRecord)
 	// forget withdraws the names of a task that is gone, and its report once
 	// its assignment is gone too.
 	forget(task string)
-	event(e store.Event)
+	event(e record.Event)
 }
 
 // loop owns everything the agent knows about its tasks. All fields below in
@@ -73,7 +73,7 @@ type task struct {
 	doing verb
 	// told says that out has been given Observed and name.
 	told bool
-	name *store.NameRecord
+	name *record.NameRecord
 }
 
 // shared is what other goroutines may ask the loop's knowledge for.
@@ -267,7 +267,7 @@ func (l *loop) failed(a action, x *execution, r result) {
 }
 
 func (l *loop) event(typ, action, subject, text, task string) {
-	l.out.event(store.Event{Type: typ, Action: action, Subject: subject, Text: text,
+	l.out.event(record.Event{Type: typ, Action: action, Subject: subject, Text: text,
 		Attrs: map[string]string{"host": l.Host, "task": task}})
 }
 
@@ -317,7 +317,7 @@ func (l *loop) publish() {
 		l.tell(t, nil)
 	}
 	if moved {
-		var os []store.Observed
+		var os []record.Observed
 		for _, t := range l.tasks {
 			os = append(os, t.Observed)
 		}
@@ -328,7 +328,7 @@ func (l *loop) publish() {
 	l.shared.mu.Unlock()
 }
 
-func (l *loop) tell(t *task, name *store.NameRecord) {
+func (l *loop) tell(t *task, name *record.NameRecord) {
 	if t.told && reflect.DeepEqual(t.name, name) {
 		return
 	}
@@ -347,7 +347,7 @@ func (l *loop) container(task string) (engine.Container, bool) {
 }
 
 // same compares reports but for the time they were made.
-func same(a, b store.Observed) bool {
+func same(a, b record.Observed) bool {
 	return a.Task == b.Task && a.App == b.App && a.Service == b.Service && a.Slot == b.Slot &&
 		a.Host == b.Host && a.State == b.State && a.Health == b.Health && a.Container == b.Container &&
 		a.Error == b.Error && a.Fatal == b.Fatal && a.ExitCode == b.ExitCode && a.Restarts == b.Restarts &&

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/engine"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // memEngine is an engine in memory, as strict as a real one about names,
@@ -305,7 +305,7 @@ func (m *memEngine) Network(_ context.Context, id string) (engine.Network, error
 	return engine.Network{}, refused(engine.ErrNotFound, "no network %s", id)
 }
 
-func (m *memEngine) CreateNetwork(_ context.Context, n store.Network, labels map[string]string) (string, error) {
+func (m *memEngine) CreateNetwork(_ context.Context, n record.Network, labels map[string]string) (string, error) {
 	l := maps.Clone(labels)
 	l[engine.LabelNetwork] = n.ID
 	return m.addNetwork(engine.Network{Name: n.Name, Driver: engine.Driver, Subnets: []string{n.Subnet}, FleetID: n.ID, Labels: l})

@@ -8,7 +8,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"clocker.io/clocker/pkg/engine"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 func (m *memEngine) networkNames() []string {
@@ -36,13 +36,13 @@ func TestNetworkStaysWhileAnyoneUsesIt(t *testing.T) {
 	r := newRig(t)
 	r.network("n1", "shop")
 	r.start()
-	a := web("t1", store.PhaseRun)
-	a.Container.Networks = []store.NetworkJoin{{ID: "n1"}}
+	a := web("t1", record.PhaseRun)
+	a.Container.Networks = []record.NetworkJoin{{ID: "n1"}}
 	r.assign(a)
-	r.state("t1", store.StateRunning)
+	r.state("t1", record.StateRunning)
 	// A user's own container on the application's network.
 	id, err := r.engine.Create(t.Context(), engine.ContainerRequest{
-		Spec: store.ContainerSpec{Name: "mine", Image: "web:1"}, Networks: []string{"shop_default"}})
+		Spec: record.ContainerSpec{Name: "mine", Image: "web:1"}, Networks: []string{"shop_default"}})
 	assert.NilError(t, err)
 	r.unassign("t1")
 	r.gone(r.store.Keys.Observed("h1", "t1"))
@@ -55,7 +55,7 @@ func TestNetworkStaysWhileAnyoneUsesIt(t *testing.T) {
 func TestHandMadeNetworkIsMirrored(t *testing.T) {
 	r := newRig(t)
 	// Made on another host; its name is not known yet.
-	n := store.Network{ID: "n2", Subnet: "10.208.16.0/20", Gateway: "10.208.16.1"}
+	n := record.Network{ID: "n2", Subnet: "10.208.16.0/20", Gateway: "10.208.16.1"}
 	r.put(r.store.Keys.Network("n2"), n)
 	r.start()
 	r.until("looked", func() bool { return r.engine.count("networks") > 0 })
@@ -72,11 +72,11 @@ func TestNameOfHandMadeNetworkIsTold(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	// The plugin writes the network, the engine knows its name.
-	r.put(r.store.Keys.Network("n3"), store.Network{ID: "n3", Subnet: "10.208.32.0/20", Gateway: "10.208.32.1",
+	r.put(r.store.Keys.Network("n3"), record.Network{ID: "n3", Subnet: "10.208.32.0/20", Gateway: "10.208.32.1",
 		BlockBits: 26, Segment: "routed", Carrier: "direct", MTU: 1500, Egress: "engine"})
 	_, err := r.engine.addNetwork(engine.Network{Name: "bench", Driver: "clocker:latest", Subnets: []string{"10.208.32.0/20"}})
 	assert.NilError(t, err)
-	await(r, r.store.Keys.Network("n3"), "named", func(n store.Network, ok bool) bool { return n.Name == "bench" })
+	await(r, r.store.Keys.Network("n3"), "named", func(n record.Network, ok bool) bool { return n.Name == "bench" })
 	r.hasNetworks("bench")
 	// Removed on another host: removed here, where it was made, too.
 	_, err = r.store.Txn().Delete(r.store.Keys.Network("n3")).Commit(t.Context())
@@ -86,9 +86,9 @@ func TestNameOfHandMadeNetworkIsTold(t *testing.T) {
 
 func TestHandRemovedNetworkGoesEverywhereUnlessUsed(t *testing.T) {
 	r := newRig(t)
-	n := store.Network{ID: "n2", Name: "lab", Subnet: "10.208.16.0/20", Gateway: "10.208.16.1"}
+	n := record.Network{ID: "n2", Name: "lab", Subnet: "10.208.16.0/20", Gateway: "10.208.16.1"}
 	r.put(r.store.Keys.Network("n2"), n)
-	r.put(r.store.Keys.Endpoint("n2", "10.208.16.9"), store.Endpoint{Host: "h2"})
+	r.put(r.store.Keys.Endpoint("n2", "10.208.16.9"), record.Endpoint{Host: "h2"})
 	r.start()
 	r.hasNetworks("lab")
 	remove := func() {
@@ -112,27 +112,27 @@ func TestNetworkWithATakenNameFailsForGood(t *testing.T) {
 	_, err := r.engine.addNetwork(engine.Network{Name: "shop_default", Driver: "bridge"})
 	assert.NilError(t, err)
 	r.start()
-	a := web("t1", store.PhaseRun)
-	a.Container.Networks = []store.NetworkJoin{{ID: "n1"}}
+	a := web("t1", record.PhaseRun)
+	a.Container.Networks = []record.NetworkJoin{{ID: "n1"}}
 	r.assign(a)
-	o := r.state("t1", store.StateFailed)
+	o := r.state("t1", record.StateFailed)
 	assert.Assert(t, o.Fatal, "%+v", o)
 	assert.Assert(t, strings.Contains(o.Error, errNetworkTaken.Error()), o.Error)
 }
 
 func TestSettle(t *testing.T) {
-	app := store.Network{ID: "a", Name: "shop_default", App: "shop", Subnet: "10.1.0.0/20"}
-	hand := store.Network{ID: "h", Name: "lab", Subnet: "10.2.0.0/20"}
-	nameless := store.Network{ID: "u", Subnet: "10.3.0.0/20"}
-	made := func(r store.Network) engine.Network {
+	app := record.Network{ID: "a", Name: "shop_default", App: "shop", Subnet: "10.1.0.0/20"}
+	hand := record.Network{ID: "h", Name: "lab", Subnet: "10.2.0.0/20"}
+	nameless := record.Network{ID: "u", Subnet: "10.3.0.0/20"}
+	made := func(r record.Network) engine.Network {
 		return engine.Network{ID: "d-" + r.ID, Name: r.Name, Driver: engine.Driver, FleetID: r.ID,
 			Labels: map[string]string{engine.LabelNetwork: r.ID}}
 	}
-	byHand := func(r store.Network, name string) engine.Network {
+	byHand := func(r record.Network, name string) engine.Network {
 		return engine.Network{ID: "d-" + r.ID, Name: name, Driver: engine.Driver, Subnets: []string{r.Subnet}}
 	}
-	records := func(rs ...store.Network) map[string]store.Network {
-		m := map[string]store.Network{}
+	records := func(rs ...record.Network) map[string]record.Network {
+		m := map[string]record.Network{}
 		for _, r := range rs {
 			m[r.ID] = r
 		}

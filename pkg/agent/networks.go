@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/engine"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
 // fleetNetworks is what the agent asks of the fleet's networks in etcd.
 type fleetNetworks interface {
 	// Get reads one network; store.ErrNotFound when there is none.
-	Get(ctx context.Context, id string) (store.Network, error)
+	Get(ctx context.Context, id string) (record.Network, error)
 	// SetName tells a network's name; no error when it has that name.
 	SetName(ctx context.Context, id, name string) error
 	// Busy names the hosts, other than this one, with endpoints on it.
@@ -35,7 +36,7 @@ type networks struct {
 	log    *slog.Logger
 	engine Engine
 	fleet  fleetNetworks
-	event  func(store.Event)
+	event  func(record.Event)
 	ctx    context.Context
 	calls  *once
 	// kick makes the loop settle again.
@@ -43,7 +44,7 @@ type networks struct {
 	now  func() time.Time
 
 	mu      sync.Mutex
-	records map[string]store.Network  // by fleet id; guarded by mu
+	records map[string]record.Network // by fleet id; guarded by mu
 	docker  map[string]engine.Network // by engine's id; guarded by mu
 	removed map[string]bool           // guarded by mu
 	byHand  map[string]bool           // guarded by mu
@@ -63,10 +64,10 @@ type netTried struct {
 	until time.Time
 }
 
-func newNetworks(ctx context.Context, id identity, e Engine, f fleetNetworks, event func(store.Event), log *slog.Logger, now func() time.Time) *networks {
+func newNetworks(ctx context.Context, id identity, e Engine, f fleetNetworks, event func(record.Event), log *slog.Logger, now func() time.Time) *networks {
 	return &networks{
 		identity: id, log: log, engine: e, fleet: f, event: event, ctx: ctx, now: now, calls: newOnce(), kick: func() {},
-		records: map[string]store.Network{}, docker: map[string]engine.Network{}, removed: map[string]bool{},
+		records: map[string]record.Network{}, docker: map[string]engine.Network{}, removed: map[string]bool{},
 		byHand: map[string]bool{}, own: map[string]bool{}, busy: map[string]bool{}, fail: map[string]netTried{},
 	}
 }
@@ -79,10 +80,10 @@ func (n *networks) setRecords(c store.Change) {
 	n.remember()
 	next := n.records
 	if c.Reset {
-		next = map[string]store.Network{}
+		next = map[string]record.Network{}
 	}
 	for _, raw := range c.Puts {
-		r, err := store.Decode[store.Network](raw)
+		r, err := store.Decode[record.Network](raw)
 		if err != nil {
 			n.log.Error("network cannot be read", "key", raw.Key, "error", err)
 			if old, ok := n.records[path.Base(raw.Key)]; ok {
@@ -127,7 +128,7 @@ func (n *networks) resolve() {
 }
 
 // recall gives networks that an earlier run of the agent knew.
-func (n *networks) recall(rs []store.Network) {
+func (n *networks) recall(rs []record.Network) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, r := range rs {
@@ -136,7 +137,7 @@ func (n *networks) recall(rs []store.Network) {
 }
 
 // known lists the fleet's networks, for the cache.
-func (n *networks) known() []store.Network {
+func (n *networks) known() []record.Network {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return values(n.records)
@@ -223,7 +224,7 @@ func (n *networks) here(id string) (engine.Network, bool) {
 
 // ensure makes the networks that a container joins and returns the engine's
 // names for them, in order.
-func (n *networks) ensure(ctx context.Context, joins []store.NetworkJoin) ([]string, error) {
+func (n *networks) ensure(ctx context.Context, joins []record.NetworkJoin) ([]string, error) {
 	names := make([]string, len(joins))
 	for i, j := range joins {
 		d, ok := n.here(j.ID)
@@ -245,7 +246,7 @@ func (n *networks) ensure(ctx context.Context, joins []store.NetworkJoin) ([]str
 
 // recheck looks at the engine's networks anew, when one turned out to be
 // missing.
-func (n *networks) recheck(ctx context.Context, joins []store.NetworkJoin) {
+func (n *networks) recheck(ctx context.Context, joins []record.NetworkJoin) {
 	if len(joins) == 0 {
 		return
 	}
@@ -280,7 +281,7 @@ func (n *networks) make(ctx context.Context, id string) error {
 		if inspectErr != nil {
 			return errors.Join(err, inspectErr)
 		}
-		if !d.Ours() || fleetID(d, map[string]store.Network{id: r}) != id {
+		if !d.Ours() || fleetID(d, map[string]record.Network{id: r}) != id {
 			return fmt.Errorf("%w: %w", errNetworkTaken, err)
 		}
 		n.add(d)
@@ -369,7 +370,7 @@ func (n *networks) carryOut(a netAction) {
 }
 
 func (n *networks) tell(a netAction, name string, err error) {
-	e := store.Event{Type: "network", Action: string(a.Verb), Subject: name, Text: a.Reason,
+	e := record.Event{Type: "network", Action: string(a.Verb), Subject: name, Text: a.Reason,
 		Attrs: map[string]string{"host": n.Host, "network": a.ID}}
 	if err != nil {
 		e.Action, e.Text = "fail", fmt.Sprintf("%s: %v", a.Verb, err)

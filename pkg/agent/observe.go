@@ -6,7 +6,7 @@ import (
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // situation is what a report about one task is made from.
@@ -23,9 +23,9 @@ type situation struct {
 }
 
 // observe says what to report about a task. Its At is zero.
-func observe(s situation) store.Observed {
+func observe(s situation) record.Observed {
 	a, c := s.Assigned, s.Container
-	o := store.Observed{
+	o := record.Observed{
 		Task: a.Task, App: a.App, Service: a.Service, Slot: a.Slot, Host: a.Host,
 		Restarts: s.Memory.Restarts,
 	}
@@ -45,7 +45,7 @@ func observe(s situation) store.Observed {
 	}
 	o.State, o.ExitCode, o.Error = state(s)
 	if f := s.Memory.Failure; f.Revision == a.Revision && f.Revision != 0 && s.Doing == "" {
-		o.State, o.Error, o.Fatal = store.StateFailed, f.Text, f.Fatal
+		o.State, o.Error, o.Fatal = record.StateFailed, f.Text, f.Fatal
 	}
 	return o
 }
@@ -54,35 +54,35 @@ func state(s situation) (state string, exit int, err string) {
 	a, c := s.Assigned, s.Container
 	switch {
 	case s.Doing == doPrepare:
-		return store.StatePreparing, 0, ""
+		return record.StatePreparing, 0, ""
 	case s.Doing == doCreate && c == nil:
-		return store.StateCreating, 0, ""
+		return record.StateCreating, 0, ""
 	case s.Doing == doStart, s.Doing == doRestart, s.Doing == doCreate && c.State != engine.Running:
-		return store.StateStarting, 0, ""
-	case c == nil && a.Phase == store.PhaseStop:
-		return store.StateStopped, 0, ""
-	case c == nil && a.Phase == store.PhasePrepare && s.Memory.Prepared == a.Revision:
-		return store.StatePrepared, 0, ""
-	case c == nil && a.Phase == store.PhasePrepare:
-		return store.StatePreparing, 0, s.Waiting
+		return record.StateStarting, 0, ""
+	case c == nil && a.Phase == record.PhaseStop:
+		return record.StateStopped, 0, ""
+	case c == nil && a.Phase == record.PhasePrepare && s.Memory.Prepared == a.Revision:
+		return record.StatePrepared, 0, ""
+	case c == nil && a.Phase == record.PhasePrepare:
+		return record.StatePreparing, 0, s.Waiting
 	case c == nil:
-		return store.StateCreating, 0, s.Waiting
+		return record.StateCreating, 0, s.Waiting
 	}
 	switch c.State {
 	case engine.Running, engine.Paused:
-		return store.StateRunning, 0, ""
+		return record.StateRunning, 0, ""
 	case engine.Restarting:
-		return store.StateStarting, c.ExitCode, fmt.Sprintf("%s; the engine starts it again", exited(c))
+		return record.StateStarting, c.ExitCode, fmt.Sprintf("%s; the engine starts it again", exited(c))
 	case engine.Created:
-		return store.StateStarting, 0, c.Error
+		return record.StateStarting, 0, c.Error
 	}
 	switch {
-	case a.Phase == store.PhaseStop, s.Memory.Stopped:
-		return store.StateStopped, c.ExitCode, ""
+	case a.Phase == record.PhaseStop, s.Memory.Stopped:
+		return record.StateStopped, c.ExitCode, ""
 	case c.ExitCode == 0:
-		return store.StateComplete, 0, ""
+		return record.StateComplete, 0, ""
 	}
-	return store.StateFailed, c.ExitCode, exited(c)
+	return record.StateFailed, c.ExitCode, exited(c)
 }
 
 func exited(c *engine.Container) string {
@@ -111,23 +111,23 @@ func published(ps []model.Port) []model.Port {
 // reachable gives the record under which others find a task, or nil while
 // they must not: only a container that runs, is not about to stop, and is
 // healthy if it has a health check has names.
-func reachable(s situation, o store.Observed) *store.NameRecord {
+func reachable(s situation, o record.Observed) *record.NameRecord {
 	c := s.Container
 	switch {
-	case c == nil, c.State != engine.Running, s.Assigned.Phase != store.PhaseRun:
+	case c == nil, c.State != engine.Running, s.Assigned.Phase != record.PhaseRun:
 		return nil
 	case c.Health != "" && c.Health != "healthy":
 		return nil
 	case s.Doing == doStop, s.Doing == doRemove, s.Doing == doRestart:
 		return nil
 	}
-	r := &store.NameRecord{
+	r := &record.NameRecord{
 		App: s.Assigned.App, Service: s.Assigned.Service, Replica: c.Name,
-		Networks: map[string]store.NamedAddress{},
+		Networks: map[string]record.NamedAddress{},
 	}
 	for _, j := range s.Assigned.Container.Networks {
 		if addr := o.Addresses[j.ID]; addr != "" {
-			r.Networks[j.ID] = store.NamedAddress{Address: addr, Aliases: j.Aliases}
+			r.Networks[j.ID] = record.NamedAddress{Address: addr, Aliases: j.Aliases}
 		}
 	}
 	if len(r.Networks) == 0 {

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -84,7 +85,7 @@ func (r *reports) signal() {
 }
 
 // report implements reporter.
-func (r *reports) report(o store.Observed, name *store.NameRecord) {
+func (r *reports) report(o record.Observed, name *record.NameRecord) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.set(r.cell(o.Task, false), o)

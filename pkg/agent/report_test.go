@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"gotest.tools/v3/assert"
 
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 )
@@ -25,8 +26,8 @@ func newReporting(t *testing.T) (*rig, *reports) {
 	return r, out
 }
 
-func seen(task, state string) store.Observed {
-	return store.Observed{Task: task, App: "shop", Host: "h1", State: state}
+func seen(task, state string) record.Observed {
+	return record.Observed{Task: task, App: "shop", Host: "h1", State: state}
 }
 
 func (r *rig) lease() clientv3.LeaseID {
@@ -38,11 +39,11 @@ func (r *rig) lease() clientv3.LeaseID {
 func TestReportsNeedAnAssignment(t *testing.T) {
 	r, out := newReporting(t)
 	out.setLease(r.lease())
-	r.assign(web("t1", store.PhaseRun))
-	name := &store.NameRecord{App: "shop"}
-	out.report(seen("t0", store.StateRunning), name) // nobody asked for it
-	out.report(seen("t1", store.StateRunning), name)
-	r.state("t1", store.StateRunning)
+	r.assign(web("t1", record.PhaseRun))
+	name := &record.NameRecord{App: "shop"}
+	out.report(seen("t0", record.StateRunning), name) // nobody asked for it
+	out.report(seen("t1", record.StateRunning), name)
+	r.state("t1", record.StateRunning)
 	r.named("t1")
 	r.gone(r.store.Keys.Observed("h1", "t0"))
 	r.gone(r.store.Keys.Name("h1", "t0"))
@@ -50,37 +51,37 @@ func TestReportsNeedAnAssignment(t *testing.T) {
 	// The assignment goes: names go at once, the report when the container
 	// has.
 	r.unassign("t1")
-	out.report(seen("t1", store.StateRunning), nil)
+	out.report(seen("t1", record.StateRunning), nil)
 	r.gone(r.store.Keys.Name("h1", "t1"))
-	r.state("t1", store.StateRunning)
+	r.state("t1", record.StateRunning)
 	out.forget("t1")
 	r.gone(r.store.Keys.Observed("h1", "t1"))
 
 	// What is forgotten while it is assigned anew stays.
-	r.assign(web("t2", store.PhaseRun))
-	out.report(seen("t2", store.StateStopped), nil)
-	r.state("t2", store.StateStopped)
+	r.assign(web("t2", record.PhaseRun))
+	out.report(seen("t2", record.StateStopped), nil)
+	r.state("t2", record.StateStopped)
 	out.forget("t2")
-	out.report(seen("t1", store.StateRunning), nil) // written after, and dropped
-	r.assign(web("t3", store.PhaseRun))
-	out.report(seen("t3", store.StateRunning), nil)
-	r.state("t3", store.StateRunning)
-	r.state("t2", store.StateStopped)
+	out.report(seen("t1", record.StateRunning), nil) // written after, and dropped
+	r.assign(web("t3", record.PhaseRun))
+	out.report(seen("t3", record.StateRunning), nil)
+	r.state("t3", record.StateRunning)
+	r.state("t2", record.StateStopped)
 }
 
 func TestReportsSurviveOthersWrites(t *testing.T) {
 	r, out := newReporting(t)
-	r.assign(web("t1", store.PhaseRun))
-	out.report(seen("t1", store.StateCreating), nil)
-	r.state("t1", store.StateCreating)
+	r.assign(web("t1", record.PhaseRun))
+	out.report(seen("t1", record.StateCreating), nil)
+	r.state("t1", record.StateCreating)
 	// Somebody else deletes or changes the report: the next one counts.
 	_, err := r.store.Txn().Delete(r.store.Keys.Observed("h1", "t1")).Commit(t.Context())
 	assert.NilError(t, err)
-	out.report(seen("t1", store.StateStarting), nil)
-	r.state("t1", store.StateStarting)
+	out.report(seen("t1", record.StateStarting), nil)
+	r.state("t1", record.StateStarting)
 	r.put(r.store.Keys.Observed("h1", "t1"), seen("t1", "nonsense"))
-	out.report(seen("t1", store.StateRunning), nil)
-	r.state("t1", store.StateRunning)
+	out.report(seen("t1", record.StateRunning), nil)
+	r.state("t1", record.StateRunning)
 }
 
 func TestManyReportsGoTogether(t *testing.T) {
@@ -89,15 +90,15 @@ func TestManyReportsGoTogether(t *testing.T) {
 	assert.NilError(t, err)
 	const tasks = 3 * perWrite
 	for i := range tasks {
-		a := web(fmt.Sprintf("t%03d", i), store.PhaseRun)
+		a := web(fmt.Sprintf("t%03d", i), record.PhaseRun)
 		a.Container.Name = a.Task
 		r.assign(a)
 	}
 	for i := range tasks {
-		out.report(seen(fmt.Sprintf("t%03d", i), store.StateRunning), nil)
+		out.report(seen(fmt.Sprintf("t%03d", i), record.StateRunning), nil)
 	}
 	for i := range tasks {
-		r.state(fmt.Sprintf("t%03d", i), store.StateRunning)
+		r.state(fmt.Sprintf("t%03d", i), record.StateRunning)
 	}
 	after, err := r.store.Client().Get(t.Context(), "x")
 	assert.NilError(t, err)
@@ -107,10 +108,10 @@ func TestManyReportsGoTogether(t *testing.T) {
 
 func TestNamesFollowTheLease(t *testing.T) {
 	r, out := newReporting(t)
-	r.assign(web("t1", store.PhaseRun))
-	name := &store.NameRecord{App: "shop"}
-	out.report(seen("t1", store.StateRunning), name)
-	r.state("t1", store.StateRunning)
+	r.assign(web("t1", record.PhaseRun))
+	name := &record.NameRecord{App: "shop"}
+	out.report(seen("t1", record.StateRunning), name)
+	r.state("t1", record.StateRunning)
 	r.gone(r.store.Keys.Name("h1", "t1")) // no lease, no names
 	first := r.lease()
 	out.setLease(first)
@@ -130,9 +131,9 @@ func TestNamesFollowTheLease(t *testing.T) {
 	assert.NilError(t, err)
 	lost := make(chan clientv3.LeaseID, 8)
 	out.lost = func(id clientv3.LeaseID) { lost <- id }
-	other := &store.NameRecord{App: "shop", Service: "changed"}
-	out.report(seen("t1", store.StateStopped), other)
-	r.state("t1", store.StateStopped)
+	other := &record.NameRecord{App: "shop", Service: "changed"}
+	out.report(seen("t1", record.StateStopped), other)
+	r.state("t1", record.StateStopped)
 	assert.Equal(t, <-lost, second)
 	out.setLease(r.lease())
 	assert.DeepEqual(t, r.named("t1"), *other)

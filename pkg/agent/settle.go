@@ -4,7 +4,7 @@ import (
 	"sort"
 
 	"clocker.io/clocker/pkg/engine"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // netVerb is what is done about a network.
@@ -29,7 +29,7 @@ type netAction struct {
 
 // netView is everything that decisions about networks rest on.
 type netView struct {
-	Records map[string]store.Network
+	Records map[string]record.Network
 	Docker  []engine.Network
 	// Wanted are the networks that this host's assignments need.
 	Wanted map[string]bool
@@ -86,7 +86,7 @@ func settle(v netView) []netAction {
 
 // fleetID finds the fleet's id of an engine's network: by what the network
 // says, else by its subnet, which no two networks of a fleet share.
-func fleetID(n engine.Network, records map[string]store.Network) string {
+func fleetID(n engine.Network, records map[string]record.Network) string {
 	if n.FleetID != "" {
 		return n.FleetID
 	}

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"time"
 
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Deploy sends an application and calls f with each line of the progress. It
@@ -79,7 +79,7 @@ func (c *Client) progress(ctx context.Context, r call, f func(Progress) error) e
 // Events calls f with the fleet's events after the one with id since, or all
 // that are kept when it is empty. With follow it goes on until ctx ends or the
 // connection is lost.
-func (c *Client) Events(ctx context.Context, follow bool, since string, f func(store.Event) error) error {
+func (c *Client) Events(ctx context.Context, follow bool, since string, f func(record.Event) error) error {
 	q := url.Values{}
 	if follow {
 		q.Set("follow", "1")
@@ -87,7 +87,7 @@ func (c *Client) Events(ctx context.Context, follow bool, since string, f func(s
 	if since != "" {
 		q.Set("since", since)
 	}
-	err := readLines(ctx, c, call{method: http.MethodGet, path: "/events", query: q, stream: true}, func(e store.Event) error {
+	err := readLines(ctx, c, call{method: http.MethodGet, path: "/events", query: q, stream: true}, func(e record.Event) error {
 		if e.ID == "" { // shows only that the stream lives
 			return nil
 		}

@@ -20,7 +20,7 @@ import (
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/api/apitest"
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // down returns the URL of a port on which nothing listens.
@@ -191,7 +191,7 @@ func TestEventsSkipHeartbeatsAndEndWithTheContext(t *testing.T) {
 	c := api.NewClient([]string{s.URL}, f.TLS())
 	defer c.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	err := c.Events(ctx, true, "4", func(e store.Event) error {
+	err := c.Events(ctx, true, "4", func(e record.Event) error {
 		assert.Equal(t, e.ID, "5")
 		cancel()
 		return nil

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Backend is what a controller does behind the API. Errors that are a
@@ -31,7 +31,7 @@ type Backend interface {
 	Host(ctx context.Context, name string) (Host, error)
 	RegisterHost(ctx context.Context, r HostRequest) (HostCredentials, error)
 	RemoveHost(ctx context.Context, name string, force bool, send func(Progress) error) error
-	Events(ctx context.Context, follow bool, since string, send func(store.Event) error) error
+	Events(ctx context.Context, follow bool, since string, send func(record.Event) error) error
 	// Agent serves a request about a task through its host's agent.
 	Agent(task string, w http.ResponseWriter, r *http.Request)
 	// Leader returns a handler that passes requests on to the leading
@@ -216,7 +216,7 @@ func (s *server) registerHost(w http.ResponseWriter, r *http.Request) error {
 
 func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	return serveStream(w, r, func(send func(store.Event) error) error {
+	return serveStream(w, r, func(send func(record.Event) error) error {
 		return s.b.Events(r.Context(), q.Get("follow") == "1", q.Get("since"), send)
 	})
 }

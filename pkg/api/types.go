@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Version is the path prefix of this interface.
@@ -35,7 +35,7 @@ const Version = "/v1"
 //	POST   /v1/hosts                         HostRequest → HostCredentials
 //	GET    /v1/hosts/{host}                  → Host
 //	DELETE /v1/hosts/{host}?force=1          takes the host's work and keys away → stream of Progress
-//	GET    /v1/events?follow=1&since=ID      → stream of store.Event
+//	GET    /v1/events?follow=1&since=ID      → stream of record.Event
 
 // Info describes the controller and its fleet.
 type Info struct {
@@ -111,10 +111,10 @@ type Application struct {
 // ApplicationDetail is what `docker clocker inspect` shows.
 type ApplicationDetail struct {
 	Application
-	Current  *store.Release  `json:"current,omitempty"`
-	Releases []ReleaseInfo   `json:"releases"`
-	Networks []store.Network `json:"networks"`
-	Tasks    []Task          `json:"tasks"`
+	Current  *record.Release  `json:"current,omitempty"`
+	Releases []ReleaseInfo    `json:"releases"`
+	Networks []record.Network `json:"networks"`
+	Tasks    []Task           `json:"tasks"`
 }
 
 // ReleaseInfo is one release of an application's history.
@@ -156,12 +156,12 @@ type Task struct {
 
 // Host is a host as added and as seen.
 type Host struct {
-	store.Host
+	record.Host
 	// Status is "ready", "cordoned", "down", "joining" or "removing".
-	Status string           `json:"status"`
-	Facts  *store.HostFacts `json:"facts,omitempty"`
-	Tasks  int              `json:"tasks"`
-	Since  time.Time        `json:"since,omitzero"`
+	Status string            `json:"status"`
+	Facts  *record.HostFacts `json:"facts,omitempty"`
+	Tasks  int               `json:"tasks"`
+	Since  time.Time         `json:"since,omitzero"`
 }
 
 // HostRequest registers a host that is about to be adopted. Sent again with

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -23,29 +24,29 @@ type cache struct {
 	revision int64
 	// changed is closed and made anew at each change; never nil.
 	changed     chan struct{}
-	hosts       map[string]store.Item[store.Host]
-	facts       map[string]store.HostFacts
-	leases      map[string]store.HostLease
+	hosts       map[string]store.Item[record.Host]
+	facts       map[string]record.HostFacts
+	leases      map[string]record.HostLease
 	apps        map[string]*appCache
-	assignments map[string]store.Item[store.Assignment] // by task
-	observed    map[string]store.Observed               // by task
-	networks    map[string]store.Network
-	pools       map[string]store.Pool
+	assignments map[string]store.Item[record.Assignment] // by task
+	observed    map[string]record.Observed               // by task
+	networks    map[string]record.Network
+	pools       map[string]record.Pool
 	uses        map[string]map[string]bool // network id → host ids
-	underlays   map[string]store.Underlay
-	events      map[string]store.Event
+	underlays   map[string]record.Underlay
+	events      map[string]record.Event
 }
 
 type appCache struct {
-	state    store.Item[store.AppState]
+	state    store.Item[record.AppState]
 	releases map[int]*releaseCache
 }
 
 type releaseCache struct {
-	status store.Item[store.ReleaseStatus]
+	status store.Item[record.ReleaseStatus]
 	parts  map[string]releasePart
 	// release is decoded from the parts when all are there; nil before.
-	release *store.Release
+	release *record.Release
 	// templates are the release's replicas, worked out once.
 	templates []plan.Template
 }
@@ -63,17 +64,17 @@ func newCache(fleet string) *cache {
 }
 
 func (c *cache) clear() {
-	c.hosts = map[string]store.Item[store.Host]{}
-	c.facts = map[string]store.HostFacts{}
-	c.leases = map[string]store.HostLease{}
+	c.hosts = map[string]store.Item[record.Host]{}
+	c.facts = map[string]record.HostFacts{}
+	c.leases = map[string]record.HostLease{}
 	c.apps = map[string]*appCache{}
-	c.assignments = map[string]store.Item[store.Assignment]{}
-	c.observed = map[string]store.Observed{}
-	c.networks = map[string]store.Network{}
-	c.pools = map[string]store.Pool{}
+	c.assignments = map[string]store.Item[record.Assignment]{}
+	c.observed = map[string]record.Observed{}
+	c.networks = map[string]record.Network{}
+	c.pools = map[string]record.Pool{}
 	c.uses = map[string]map[string]bool{}
-	c.underlays = map[string]store.Underlay{}
-	c.events = map[string]store.Event{}
+	c.underlays = map[string]record.Underlay{}
+	c.events = map[string]record.Event{}
 }
 
 // apply takes in a change of the watch.
@@ -132,8 +133,8 @@ func (c *cache) putApp(app string, p []string, r store.Raw) {
 		c.apps[app] = a
 	}
 	if p[0] == "current" {
-		if v, err := store.Decode[store.AppState](r); err == nil {
-			a.state = store.Item[store.AppState]{Key: r.Key, Value: v, Revision: r.Revision, Created: r.Created}
+		if v, err := store.Decode[record.AppState](r); err == nil {
+			a.state = store.Item[record.AppState]{Key: r.Key, Value: v, Revision: r.Revision, Created: r.Created}
 		}
 		return
 	}
@@ -151,8 +152,8 @@ func (c *cache) putApp(app string, p []string, r store.Raw) {
 	}
 	switch {
 	case p[2] == "status":
-		if v, err := store.Decode[store.ReleaseStatus](r); err == nil {
-			rel.status = store.Item[store.ReleaseStatus]{Key: r.Key, Value: v, Revision: r.Revision, Created: r.Created}
+		if v, err := store.Decode[record.ReleaseStatus](r); err == nil {
+			rel.status = store.Item[record.ReleaseStatus]{Key: r.Key, Value: v, Revision: r.Revision, Created: r.Created}
 		}
 	case p[2] == "parts" && len(p) == 4:
 		if v, err := store.Decode[releasePart](r); err == nil {
@@ -165,7 +166,7 @@ func (c *cache) putApp(app string, p []string, r store.Raw) {
 }
 
 // joinParts decodes a release; nil until every part is there.
-func joinParts(parts map[string]releasePart) *store.Release {
+func joinParts(parts map[string]releasePart) *record.Release {
 	var data []byte
 	names := slices.Sorted(maps.Keys(parts))
 	for _, n := range names {
@@ -174,7 +175,7 @@ func joinParts(parts map[string]releasePart) *store.Release {
 		}
 		data = append(data, parts[n].Data...)
 	}
-	var rel store.Release
+	var rel record.Release
 	if json.Unmarshal(data, &rel) != nil || rel.Application == nil {
 		return nil
 	}
@@ -182,7 +183,7 @@ func joinParts(parts map[string]releasePart) *store.Release {
 }
 
 // splitRelease is the opposite of joinParts.
-func splitRelease(rel *store.Release) ([]releasePart, error) {
+func splitRelease(rel *record.Release) ([]releasePart, error) {
 	data, err := json.Marshal(rel)
 	if err != nil {
 		return nil, err
@@ -207,7 +208,7 @@ func (c *cache) remove(key string) {
 		delete(c.leases, p[1])
 	case p[0] == "apps" && len(p) == 3:
 		if a := c.apps[p[1]]; a != nil {
-			a.state = store.Item[store.AppState]{}
+			a.state = store.Item[record.AppState]{}
 			c.dropEmpty(p[1])
 		}
 	case p[0] == "apps" && len(p) >= 5:
@@ -237,7 +238,7 @@ func (c *cache) removeRelease(p []string) {
 	}
 	switch rel := a.releases[n]; p[4] {
 	case "status":
-		rel.status = store.Item[store.ReleaseStatus]{}
+		rel.status = store.Item[record.ReleaseStatus]{}
 		fallthrough
 	default:
 		if len(p) == 6 {

@@ -26,6 +26,7 @@ import (
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/fleet/controllerconfig"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/tunnel"
 
@@ -139,16 +140,16 @@ func (c *Controller) bootstrap(ctx context.Context) error {
 	it, err := store.Get[schema](ctx, c.store, c.store.Keys.Schema())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		_, err := c.store.Txn().Absent(it.Key).Put(it.Key, schema{store.SchemaVersion}).Commit(ctx)
+		_, err := c.store.Txn().Absent(it.Key).Put(it.Key, schema{record.SchemaVersion}).Commit(ctx)
 		if err != nil && !errors.Is(err, store.ErrConflict) {
 			return err
 		}
 	case err != nil:
 		return err
-	case it.Value.Version > store.SchemaVersion:
-		return fmt.Errorf("fleet %s is kept in layout %d by a newer docker-clocker; this one knows %d: upgrade it", c.fleet, it.Value.Version, store.SchemaVersion)
+	case it.Value.Version > record.SchemaVersion:
+		return fmt.Errorf("fleet %s is kept in layout %d by a newer docker-clocker; this one knows %d: upgrade it", c.fleet, it.Value.Version, record.SchemaVersion)
 	}
-	return registry.EnsurePool(ctx, c.store, store.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20})
+	return registry.EnsurePool(ctx, c.store, record.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20})
 }
 
 type schema struct {

@@ -15,6 +15,7 @@ import (
 	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/fleet/controllerconfig"
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
 
@@ -80,9 +81,9 @@ func playAgents(t *testing.T, client *clientv3.Client, hosts ...string) *agents 
 	k := a.s.Keys
 	for i, h := range hosts {
 		address := fmt.Sprintf("192.0.2.%d", i+11)
-		_, err := a.s.Txn().Put(k.HostSpec(h), store.Host{ID: h, Name: h, Address: address, State: store.HostActive}).
-			Put(k.HostFacts(h), store.HostFacts{}).Put(k.HostLease(h), store.HostLease{}).
-			Put(k.Underlay(h), store.Underlay{Host: h, Address: address, MTU: 1500}).Commit(t.Context())
+		_, err := a.s.Txn().Put(k.HostSpec(h), record.Host{ID: h, Name: h, Address: address, State: record.HostActive}).
+			Put(k.HostFacts(h), record.HostFacts{}).Put(k.HostLease(h), record.HostLease{}).
+			Put(k.Underlay(h), record.Underlay{Host: h, Address: address, MTU: 1500}).Commit(t.Context())
 		assert.NilError(t, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -97,24 +98,24 @@ func playAgents(t *testing.T, client *clientv3.Client, hosts ...string) *agents 
 func (a *agents) act(ctx context.Context, c store.Change) {
 	k := a.s.Keys
 	for _, raw := range c.Puts {
-		as, err := store.Decode[store.Assignment](raw)
+		as, err := store.Decode[record.Assignment](raw)
 		if err != nil {
 			a.t.Error(err)
 		}
 		a.mu.Lock()
-		o := store.Observed{Task: as.Task, App: as.App, Service: as.Service, Slot: as.Slot, Host: as.Host, Restarts: as.Restarts}
+		o := record.Observed{Task: as.Task, App: as.App, Service: as.Service, Slot: as.Slot, Host: as.Host, Restarts: as.Restarts}
 		switch {
-		case as.Phase == store.PhasePrepare && a.missing[as.Container.Image]:
-			o.State, o.Fatal, o.Error = store.StateFailed, true, "image "+as.Container.Image+" does not exist"
-		case as.Phase == store.PhasePrepare:
-			o.State = store.StatePrepared
-		case as.Phase == store.PhaseRun && a.hold:
-			o.State = store.StateStarting
-		case as.Phase == store.PhaseRun:
-			o.State, o.Container = store.StateRunning, "c-"+as.Task
+		case as.Phase == record.PhasePrepare && a.missing[as.Container.Image]:
+			o.State, o.Fatal, o.Error = record.StateFailed, true, "image "+as.Container.Image+" does not exist"
+		case as.Phase == record.PhasePrepare:
+			o.State = record.StatePrepared
+		case as.Phase == record.PhaseRun && a.hold:
+			o.State = record.StateStarting
+		case as.Phase == record.PhaseRun:
+			o.State, o.Container = record.StateRunning, "c-"+as.Task
 			a.ran[as.Container.Name]++
-		case as.Phase == store.PhaseStop:
-			o.State, o.Container = store.StateStopped, "c-"+as.Task
+		case as.Phase == record.PhaseStop:
+			o.State, o.Container = record.StateStopped, "c-"+as.Task
 		}
 		a.mu.Unlock()
 		_, err = a.s.Txn().Exists(raw.Key).Put(k.Observed(as.Host, as.Task), o).Commit(ctx)
@@ -257,7 +258,7 @@ func TestNextLeaderGoesOn(t *testing.T) {
 	a.hold = true
 	a.mu.Unlock()
 	go deploy(c1, application("app", 3, 2)) //nolint:errcheck // it is left in the middle
-	await(t, func() bool { return c1.view("app").Status.Phase == store.ReleaseStarting })
+	await(t, func() bool { return c1.view("app").Status.Phase == record.ReleaseStarting })
 	c2, _ := newController(t, server.NewClient(), "c2")
 	stop()
 	c2.awaitLead(t)
@@ -267,7 +268,7 @@ func TestNextLeaderGoesOn(t *testing.T) {
 	// What was held runs now: the agents look again.
 	v := c2.view("app")
 	for _, as := range v.Assignments {
-		_, err := a.s.Txn().Put(a.s.Keys.Observed(as.Host, as.Task), store.Observed{Task: as.Task, App: "app", Service: as.Service, Slot: as.Slot, Host: as.Host, State: store.StateRunning, Container: "c"}).Commit(t.Context())
+		_, err := a.s.Txn().Put(a.s.Keys.Observed(as.Host, as.Task), record.Observed{Task: as.Task, App: "app", Service: as.Service, Slot: as.Slot, Host: as.Host, State: record.StateRunning, Container: "c"}).Commit(t.Context())
 		assert.NilError(t, err)
 	}
 	await(t, func() bool { v := c2.view("app"); return v.App.Release == 1 && v.App.Pending == 0 })
@@ -283,7 +284,7 @@ func TestDeposedLeaderCannotWrite(t *testing.T) {
 	// Take its election away behind its back, and keep it believing.
 	_, err := client.Delete(t.Context(), c.store.Keys.Election(), clientv3.WithPrefix())
 	assert.NilError(t, err)
-	_, err = c.store.Txn(fence...).Put(c.store.Keys.AppCurrent("x"), store.AppState{Name: "x"}).Commit(t.Context())
+	_, err = c.store.Txn(fence...).Put(c.store.Keys.AppCurrent("x"), record.AppState{Name: "x"}).Commit(t.Context())
 	assert.Assert(t, errors.Is(err, store.ErrConflict), err)
 	assert.Equal(t, url, "https://c1")
 }
@@ -313,13 +314,13 @@ func TestLargeReleaseComesBackWhole(t *testing.T) {
 
 func TestOperated(t *testing.T) {
 	all := []string{"a", "b"}
-	s := store.AppState{Desired: store.DesiredRunning}
+	s := record.AppState{Desired: record.DesiredRunning}
 	s = operated(s, "stop", []string{"a"}, all)
 	assert.DeepEqual(t, s.Stopped, []string{"a"})
 	s = operated(s, "stop", nil, all)
-	assert.Equal(t, s.Desired, store.DesiredStopped)
+	assert.Equal(t, s.Desired, record.DesiredStopped)
 	s = operated(s, "start", []string{"b"}, all)
-	assert.Equal(t, s.Desired, store.DesiredRunning)
+	assert.Equal(t, s.Desired, record.DesiredRunning)
 	assert.DeepEqual(t, s.Stopped, []string{"a"})
 	s = operated(s, "restart", nil, all)
 	assert.DeepEqual(t, s.Restarts, map[string]int{"b": 1})

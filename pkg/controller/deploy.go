@@ -12,6 +12,7 @@ import (
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/model"
 	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -96,9 +97,9 @@ func (c *Controller) check(app *model.Application) []string {
 // draft is a deploy thought through but not written.
 type draft struct {
 	app     *model.Application
-	state   store.Item[store.AppState]
-	current *store.Release
-	release *store.Release
+	state   store.Item[record.AppState]
+	current *record.Release
+	release *record.Release
 	diff    plan.Difference
 	// newNetworks are the declared networks that do not exist yet.
 	newNetworks []*model.Network
@@ -112,7 +113,7 @@ func (c *Controller) draft(app *model.Application) (*draft, error) {
 	v := c.view(app.Name)
 	d := &draft{app: app, state: v.state}
 	if v.state.Revision > 0 {
-		if v.App.Desired == store.DesiredRemoved {
+		if v.App.Desired == record.DesiredRemoved {
 			return nil, conflict("application %s is being removed: wait until it is gone", app.Name)
 		}
 		if v.App.Pending != 0 {
@@ -120,7 +121,7 @@ func (c *Controller) draft(app *model.Application) (*draft, error) {
 		}
 		d.current = v.Release
 	}
-	d.release = &store.Release{App: app.Name, Number: v.App.Last + 1, Application: app, Networks: map[string]string{}, CreatedAt: c.now()}
+	d.release = &record.Release{App: app.Name, Number: v.App.Last + 1, Application: app, Networks: map[string]string{}, CreatedAt: c.now()}
 	for _, n := range app.Networks {
 		if id := c.networkID(app.Name, n); id != "" {
 			d.release.Networks[n.Name] = id
@@ -148,7 +149,7 @@ func conflictList(message string, problems []string) error {
 
 // unchanged reports whether the deploy asks for what is there already.
 func (d *draft) unchanged() bool {
-	if d.current == nil || d.state.Value.Desired != store.DesiredRunning || len(d.state.Value.Stopped) > 0 ||
+	if d.current == nil || d.state.Value.Desired != record.DesiredRunning || len(d.state.Value.Stopped) > 0 ||
 		len(d.diff.Missing)+len(d.diff.Obsolete)+len(d.newNetworks) > 0 {
 		return false
 	}
@@ -226,11 +227,11 @@ func (c *Controller) begin(ctx context.Context, user string, r api.DeployRequest
 	d.release.By = user
 	state := d.state.Value
 	if d.state.Revision == 0 {
-		state = store.AppState{Name: app.Name, CreatedAt: c.now()}
+		state = record.AppState{Name: app.Name, CreatedAt: c.now()}
 	}
-	state.Pending, state.Last, state.Desired, state.Stopped = n, n, store.DesiredRunning, nil
+	state.Pending, state.Last, state.Desired, state.Stopped = n, n, record.DesiredRunning, nil
 	stateKey, statusKey := k.AppCurrent(app.Name), k.ReleaseStatus(app.Name, n)
-	status := store.ReleaseStatus{Phase: store.ReleasePlanning, Wait: r.Wait, UpdatedAt: c.now()}
+	status := record.ReleaseStatus{Phase: record.ReleasePlanning, Wait: r.Wait, UpdatedAt: c.now()}
 	revision, err := c.store.Txn(fence...).Unchanged(stateKey, d.state.Revision).Put(stateKey, state).Put(statusKey, status).Commit(ctx)
 	if errors.Is(err, store.ErrConflict) {
 		return 0, conflict("application %s has just been changed by somebody else: deploy again", app.Name)
@@ -249,7 +250,7 @@ func (c *Controller) begin(ctx context.Context, user string, r api.DeployRequest
 
 // write makes the networks, decides all over again with their ids, and writes
 // the release and its assignments. What moves the release on comes last.
-func (c *Controller) write(ctx context.Context, d *draft, state store.AppState, revision int64, status store.ReleaseStatus, fence fence) (int64, error) {
+func (c *Controller) write(ctx context.Context, d *draft, state record.AppState, revision int64, status record.ReleaseStatus, fence fence) (int64, error) {
 	k, n := c.store.Keys, d.release.Number
 	for _, net := range d.newNetworks {
 		id, err := c.createNetwork(ctx, d.app.Name, net, fence)
@@ -290,7 +291,7 @@ func (c *Controller) write(ctx context.Context, d *draft, state store.AppState, 
 			t = begin()
 		}
 	}
-	status.Phase = store.ReleasePreparing
+	status.Phase = record.ReleasePreparing
 	return t.Put(statusKey, status).Commit(ctx)
 }
 

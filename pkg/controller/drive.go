@@ -11,6 +11,7 @@ import (
 
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -197,16 +198,16 @@ func (c *Controller) setPhase(t *store.Txn, v view, d plan.Decision) {
 	s.Phase, s.Problems, s.UpdatedAt = d.Phase, d.Problems, c.now()
 	t.Unchanged(v.status.Key, v.status.Revision).Put(v.status.Key, s)
 	switch d.Phase {
-	case store.ReleaseDone:
+	case record.ReleaseDone:
 		app.Release, app.Pending = app.Pending, 0
 		t.Put(v.state.Key, app)
 		for _, n := range c.prunable(v, app.Release) {
 			t.DeletePrefix(k.Release(app.Name, n))
 		}
-	case store.ReleaseFailed, store.ReleaseCancelled:
+	case record.ReleaseFailed, record.ReleaseCancelled:
 		app.Pending = 0
 		if app.Release == 0 { // the first one: nothing of it stays
-			app.Desired = store.DesiredRemoved
+			app.Desired = record.DesiredRemoved
 		}
 		t.Put(v.state.Key, app)
 	}
@@ -227,10 +228,10 @@ func (c *Controller) prunable(v view, current int) []int {
 
 func (c *Controller) emitPhase(ctx context.Context, v view, d plan.Decision) {
 	actions := map[string]string{
-		store.ReleaseStarting:  "starting",
-		store.ReleaseDone:      "deployed",
-		store.ReleaseFailed:    "failed",
-		store.ReleaseCancelled: "cancelled",
+		record.ReleaseStarting:  "starting",
+		record.ReleaseDone:      "deployed",
+		record.ReleaseFailed:    "failed",
+		record.ReleaseCancelled: "cancelled",
 	}
 	text := fmt.Sprintf("release %d", v.App.Pending)
 	for _, p := range d.Problems {
@@ -257,7 +258,7 @@ func (c *Controller) forget(ctx context.Context, v view, fence fence) (int64, er
 // abandon takes back a release that a former leader had begun to plan.
 func (c *Controller) abandon(ctx context.Context, app string) {
 	v := c.view(app)
-	if v.App.Pending == 0 || v.Status.Phase != store.ReleasePlanning {
+	if v.App.Pending == 0 || v.Status.Phase != record.ReleasePlanning {
 		return
 	}
 	if _, err := c.carryOut(ctx, v, plan.Abandon(v.Snapshot)); err != nil {
@@ -271,7 +272,7 @@ func (c *Controller) fillMissing(ctx context.Context, app string) (int64, string
 	c.placing.Lock()
 	defer c.placing.Unlock()
 	v := c.view(app) // the former look may be too old by now
-	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == store.DesiredRemoved {
+	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == record.DesiredRemoved {
 		return 0, "", store.ErrConflict
 	}
 	diff := plan.Diff(v.Templates, v.App.Release, v.Assignments)

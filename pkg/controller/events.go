@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/api"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -22,7 +22,7 @@ import (
 func (c *Controller) emit(ctx context.Context, kind, action, subject, text string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	now := c.now()
-	e := store.Event{ID: fmt.Sprintf("%020d-%s", now.UnixNano(), newID()), At: now, Type: kind, Action: action, Subject: subject, Text: text}
+	e := record.Event{ID: fmt.Sprintf("%020d-%s", now.UnixNano(), newID()), At: now, Type: kind, Action: action, Subject: subject, Text: text}
 	go func() {
 		defer cancel()
 		lease, err := c.events.lease(ctx, c.etcd.client, now)
@@ -64,12 +64,12 @@ func (l *eventLease) lease(ctx context.Context, c *clientv3.Client, now time.Tim
 }
 
 // Events implements [api.Backend].
-func (c *Controller) Events(ctx context.Context, follow bool, since string, send func(store.Event) error) error {
+func (c *Controller) Events(ctx context.Context, follow bool, since string, send func(record.Event) error) error {
 	sent := map[string]bool{}
 	for {
 		changed := c.cache.next()
 		c.cache.mu.RLock()
-		var fresh []store.Event
+		var fresh []record.Event
 		for id, e := range c.cache.events {
 			if id > since && !sent[id] {
 				fresh = append(fresh, e)

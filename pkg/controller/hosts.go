@@ -10,6 +10,7 @@ import (
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet/ca"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -44,7 +45,7 @@ func (c *Controller) RegisterHost(ctx context.Context, r api.HostRequest) (api.H
 	c.cache.mu.RLock()
 	was := c.cache.hosts[id]
 	c.cache.mu.RUnlock()
-	h := store.Host{ID: id, Name: r.Name, Endpoint: r.Endpoint, Address: r.Address, Labels: r.Labels, EngineID: r.EngineID, State: store.HostActive, AddedAt: c.now()}
+	h := record.Host{ID: id, Name: r.Name, Endpoint: r.Endpoint, Address: r.Address, Labels: r.Labels, EngineID: r.EngineID, State: record.HostActive, AddedAt: c.now()}
 	if was.Revision > 0 {
 		h.AddedAt = was.Value.AddedAt
 	}
@@ -119,7 +120,7 @@ func (c *Controller) RemoveHost(ctx context.Context, name string, force bool, se
 	if id == "" {
 		return notFound("there is no host %s (docker clocker host ls shows them)", name)
 	}
-	if err := c.setHostState(ctx, id, store.HostRemoving); err != nil {
+	if err := c.setHostState(ctx, id, record.HostRemoving); err != nil {
 		return err
 	}
 	if err := c.emptyHost(ctx, id, force, send); err != nil {
@@ -134,7 +135,7 @@ func (c *Controller) RemoveHost(ctx context.Context, name string, force bool, se
 
 func (c *Controller) setHostState(ctx context.Context, id, state string) error {
 	fence, _ := c.lead.get()
-	it, err := store.Get[store.Host](ctx, c.store, c.store.Keys.HostSpec(id))
+	it, err := store.Get[record.Host](ctx, c.store, c.store.Keys.HostSpec(id))
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -33,7 +34,7 @@ func (c *Controller) changeApp(ctx context.Context, app string, change func(v vi
 		revision, err := t.Commit(ctx)
 		if errors.Is(err, store.ErrConflict) {
 			// Wait for what was written meanwhile, then look again.
-			r, err := store.Get[store.AppState](ctx, c.store, v.state.Key)
+			r, err := store.Get[record.AppState](ctx, c.store, v.state.Key)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
@@ -67,7 +68,7 @@ func (c *Controller) Cancel(ctx context.Context, app string) error {
 func (c *Controller) Remove(ctx context.Context, app string, send func(api.Progress) error) error {
 	err := c.changeApp(ctx, app, func(v view, t *store.Txn) error {
 		state := v.App
-		state.Desired = store.DesiredRemoved
+		state.Desired = record.DesiredRemoved
 		t.Put(v.state.Key, state)
 		return nil
 	})
@@ -86,7 +87,7 @@ func (c *Controller) Remove(ctx context.Context, app string, send func(api.Progr
 // Operate implements [api.Backend].
 func (c *Controller) Operate(ctx context.Context, app, operation string, services []string, send func(api.Progress) error) error {
 	err := c.changeApp(ctx, app, func(v view, t *store.Txn) error {
-		if v.App.Desired == store.DesiredRemoved {
+		if v.App.Desired == record.DesiredRemoved {
 			return conflict("application %s is being removed", app)
 		}
 		if v.App.Pending != 0 || v.Release == nil {
@@ -113,9 +114,9 @@ func (c *Controller) Operate(ctx context.Context, app, operation string, service
 
 // operated returns the state after an operation on some services, or on all
 // when none is named.
-func operated(s store.AppState, operation string, services, all []string) store.AppState {
+func operated(s record.AppState, operation string, services, all []string) record.AppState {
 	stopped := map[string]bool{}
-	if s.Desired == store.DesiredStopped {
+	if s.Desired == record.DesiredStopped {
 		for _, name := range all {
 			stopped[name] = true
 		}
@@ -145,9 +146,9 @@ func operated(s store.AppState, operation string, services, all []string) store.
 		}
 	}
 	s.Restarts = restarts
-	s.Desired, s.Stopped = store.DesiredRunning, slices.Sorted(maps.Keys(stopped))
+	s.Desired, s.Stopped = record.DesiredRunning, slices.Sorted(maps.Keys(stopped))
 	if len(stopped) == len(all) && len(all) > 0 {
-		s.Desired, s.Stopped = store.DesiredStopped, nil
+		s.Desired, s.Stopped = record.DesiredStopped, nil
 	}
 	return s
 }

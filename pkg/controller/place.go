@@ -7,7 +7,7 @@ import (
 
 	"clocker.io/clocker/pkg/placement"
 	"clocker.io/clocker/pkg/plan"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -47,7 +47,7 @@ func (c *Controller) placementHosts(app string, missing []plan.Missing) []placem
 		_, joined := c.cache.underlays[id] // its network plugin has been up
 		up = up && joined
 		p := &placement.Host{
-			ID: id, Name: h.Value.Name, Up: up, Cordoned: h.Value.State != store.HostActive,
+			ID: id, Name: h.Value.Name, Up: up, Cordoned: h.Value.State != record.HostActive,
 			Labels: h.Value.Labels, Ports: map[string]string{},
 		}
 		byID[id] = p
@@ -86,13 +86,13 @@ func (c *Controller) placementHosts(app string, missing []plan.Missing) []placem
 
 // assignment makes the task for a replica that has found its host. It begins
 // in phase prepare; its gate opens it.
-func (c *Controller) assignment(app string, state store.AppState, release int, m plan.Missing, d placement.Decision) store.Assignment {
+func (c *Controller) assignment(app string, state record.AppState, release int, m plan.Missing, d placement.Decision) record.Assignment {
 	spec := m.Spec
 	spec.Ports = d.Ports
 	spec.Env = append([]string(nil), spec.Env...)
-	return store.Assignment{
+	return record.Assignment{
 		Task: newID(), App: app, Release: release, Service: m.Service, Slot: m.Slot, Host: d.Host,
-		Phase: store.PhasePrepare, Hash: m.Hash, Restarts: state.Restarts[""] + state.Restarts[m.Service],
+		Phase: record.PhasePrepare, Hash: m.Hash, Restarts: state.Restarts[""] + state.Restarts[m.Service],
 		Container: spec, CreatedAt: c.now(),
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/plan"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // watch calls f with the application's state now and after each change until
@@ -77,11 +77,11 @@ func (c *Controller) Progress(ctx context.Context, app string, release int, send
 			}
 		}
 		switch {
-		case s.Phase == store.ReleaseDone:
+		case s.Phase == record.ReleaseDone:
 			return true, send(api.Progress{Release: release, Done: "ok"})
-		case s.Phase == store.ReleaseFailed:
+		case s.Phase == record.ReleaseFailed:
 			end = "failed"
-		case s.Phase == store.ReleaseCancelled:
+		case s.Phase == record.ReleaseCancelled:
 			end = "cancelled"
 		case !known && end == "": // gone with its application
 			end = "failed"
@@ -102,7 +102,7 @@ func (c *Controller) settled(v view, release int) bool {
 	if v.state.Revision == 0 {
 		return true
 	}
-	if v.App.Desired == store.DesiredRemoved {
+	if v.App.Desired == record.DesiredRemoved {
 		return false
 	}
 	assigned := map[string]bool{}
@@ -147,12 +147,12 @@ func (c *Controller) asWanted(v view) bool {
 			return false
 		}
 		switch a.Phase {
-		case store.PhaseRun:
-			if o.State != store.StateRunning && o.State != store.StateComplete && o.State != store.StateFailed {
+		case record.PhaseRun:
+			if o.State != record.StateRunning && o.State != record.StateComplete && o.State != record.StateFailed {
 				return false
 			}
-		case store.PhaseStop:
-			if o.State != store.StateStopped && o.State != store.StateComplete && o.State != store.StateFailed {
+		case record.PhaseStop:
+			if o.State != record.StateStopped && o.State != record.StateComplete && o.State != record.StateFailed {
 				return false
 			}
 		}
@@ -175,7 +175,7 @@ func (c *Controller) watchSteady(ctx context.Context, app string, send func(api.
 		}
 		failed := false
 		for _, t := range c.tasks(v) {
-			if t.State == store.StateFailed || t.State == store.StateLost {
+			if t.State == record.StateFailed || t.State == record.StateLost {
 				failed = true
 				if err := send(api.Progress{Problem: fmt.Sprintf("%s on %s: %s", t.Name, t.Host, t.Error)}); err != nil {
 					return true, err

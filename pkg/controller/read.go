@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/plan"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -35,13 +36,13 @@ func (c *cache) next() <-chan struct{} {
 }
 
 // app returns an application's state; Revision 0 when there is none.
-func (c *cache) app(name string) store.Item[store.AppState] {
+func (c *cache) app(name string) store.Item[record.AppState] {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if a := c.apps[name]; a != nil {
 		return a.state
 	}
-	return store.Item[store.AppState]{}
+	return store.Item[record.AppState]{}
 }
 
 // appNames lists the applications, sorted.
@@ -59,17 +60,17 @@ func (c *cache) appNames() []string {
 }
 
 // status returns a release's status; Revision 0 when there is none.
-func (c *cache) status(app string, n int) store.Item[store.ReleaseStatus] {
+func (c *cache) status(app string, n int) store.Item[record.ReleaseStatus] {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if a := c.apps[app]; a != nil && a.releases[n] != nil {
 		return a.releases[n].status
 	}
-	return store.Item[store.ReleaseStatus]{}
+	return store.Item[record.ReleaseStatus]{}
 }
 
 // release returns a release, or nil.
-func (c *cache) release(app string, n int) *store.Release {
+func (c *cache) release(app string, n int) *record.Release {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if a := c.apps[app]; a != nil && a.releases[n] != nil {
@@ -81,21 +82,21 @@ func (c *cache) release(app string, n int) *store.Release {
 // view is one application's part of the cache at one revision.
 type view struct {
 	plan.Snapshot
-	state  store.Item[store.AppState]
-	status store.Item[store.ReleaseStatus]
+	state  store.Item[record.AppState]
+	status store.Item[record.ReleaseStatus]
 	// revisions are the assignments' mod revisions, by task.
 	revisions map[string]int64
-	networks  []store.Network
-	releases  map[int]store.ReleaseStatus
+	networks  []record.Network
+	releases  map[int]record.ReleaseStatus
 }
 
 // view gathers what concerns an application.
 func (c *cache) view(app string, now time.Time) view {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	v := view{revisions: map[string]int64{}, releases: map[int]store.ReleaseStatus{}}
+	v := view{revisions: map[string]int64{}, releases: map[int]record.ReleaseStatus{}}
 	v.Fleet, v.Now = c.fleet, now
-	v.Observed = map[string]store.Observed{}
+	v.Observed = map[string]record.Observed{}
 	v.HostUp, v.Hosts = map[string]bool{}, map[string]string{}
 	for id, h := range c.hosts {
 		_, v.HostUp[id] = c.leases[id]

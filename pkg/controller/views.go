@@ -8,7 +8,7 @@ import (
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/plan"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/version"
 )
 
@@ -36,7 +36,7 @@ func (c *Controller) Info(context.Context) (api.Info, error) {
 		}
 	}
 	for _, o := range c.cache.observed {
-		if o.State == store.StateRunning {
+		if o.State == record.StateRunning {
 			i.Running++
 		}
 	}
@@ -64,7 +64,7 @@ func (c *Controller) tasks(v view) []api.Task {
 			t.Error, t.ExitCode, t.StartedAt = o.Error, o.ExitCode, o.StartedAt
 		}
 		if !v.HostUp[a.Host] {
-			t.State, t.Error = store.StateLost, "host "+v.Hosts[a.Host]+" does not answer"
+			t.State, t.Error = record.StateLost, "host "+v.Hosts[a.Host]+" does not answer"
 		}
 		out = append(out, t)
 	}
@@ -95,7 +95,7 @@ func (c *Controller) tasks(v view) []api.Task {
 // unplaced lists the replicas of the current release that no host has, each
 // with what speaks against every host.
 func (c *Controller) unplaced(v view) []api.Task {
-	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == store.DesiredRemoved {
+	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == record.DesiredRemoved {
 		return nil
 	}
 	missing := plan.Diff(v.Templates, v.App.Release, v.Assignments).Missing
@@ -107,7 +107,7 @@ func (c *Controller) unplaced(v view) []api.Task {
 		m := missing[i]
 		t := api.Task{
 			App: v.App.Name, Service: m.Service, Slot: m.Slot, Name: m.Spec.Name, Image: m.Spec.Image,
-			Desired: store.PhaseRun, State: "waiting", Waiting: "a host",
+			Desired: record.PhaseRun, State: "waiting", Waiting: "a host",
 		}
 		if err := d.Err(); err != nil {
 			t.Error = err.Error()
@@ -161,21 +161,21 @@ func (c *Controller) summary(v view) api.Application {
 		if t.Desired == "remove" {
 			continue
 		}
-		if t.State == store.StateRunning {
+		if t.State == record.StateRunning {
 			a.Running++
 		}
-		if t.State == store.StateRunning && t.Health != "unhealthy" || t.State == store.StateComplete {
+		if t.State == record.StateRunning && t.Health != "unhealthy" || t.State == record.StateComplete {
 			good++
 		} else if t.Error != "" && a.Error == "" {
 			a.Error = t.Name + ": " + t.Error
 		}
 	}
 	switch {
-	case v.App.Desired == store.DesiredRemoved:
+	case v.App.Desired == record.DesiredRemoved:
 		a.Status = "removing"
 	case v.App.Pending != 0:
 		a.Status = "deploying"
-	case v.App.Desired == store.DesiredStopped:
+	case v.App.Desired == record.DesiredStopped:
 		a.Status = "stopped"
 	case good >= a.Replicas:
 		a.Status = "running"
@@ -229,13 +229,13 @@ func (c *Controller) hostLocked(id string) api.Host {
 	}
 	_, joined := c.cache.underlays[id]
 	switch {
-	case h.State == store.HostRemoving:
+	case h.State == record.HostRemoving:
 		h.Status = "removing"
 	case !known || up && !joined:
 		h.Status = "joining"
 	case !up:
 		h.Status = "down"
-	case h.State == store.HostCordoned:
+	case h.State == record.HostCordoned:
 		h.Status = "cordoned"
 	default:
 		h.Status = "ready"

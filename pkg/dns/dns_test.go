@@ -19,6 +19,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -36,22 +37,22 @@ func fleet(t testing.TB) *Index {
 	t.Helper()
 	x := NewIndex(quiet)
 	x.ApplyNetworks(store.Change{Reset: true, Puts: []store.Raw{
-		raw(t, "a", store.Network{ID: "a", Subnet: "10.208.0.0/20"}),
-		raw(t, "b", store.Network{ID: "b", Subnet: "10.208.16.0/20"}),
-		raw(t, "c", store.Network{ID: "c", Subnet: "10.208.32.0/24"}),
+		raw(t, "a", record.Network{ID: "a", Subnet: "10.208.0.0/20"}),
+		raw(t, "b", record.Network{ID: "b", Subnet: "10.208.16.0/20"}),
+		raw(t, "c", record.Network{ID: "c", Subnet: "10.208.32.0/24"}),
 	}})
-	record := func(app, service string, slot int, nets map[string]store.NamedAddress) store.Raw {
+	named := func(app, service string, slot int, nets map[string]record.NamedAddress) store.Raw {
 		replica := fmt.Sprintf("%s-%s-%d", app, service, slot)
-		return raw(t, "names/h1/"+replica, store.NameRecord{App: app, Service: service, Replica: replica, Networks: nets,
+		return raw(t, "names/h1/"+replica, record.NameRecord{App: app, Service: service, Replica: replica, Networks: nets,
 			Ports: []model.Port{{ContainerPort: 80, Protocol: "tcp"}, {ContainerPort: 53, Protocol: "udp"}}})
 	}
 	x.ApplyNames(store.Change{Reset: true, Puts: []store.Raw{
-		record("shop", "web", 1, map[string]store.NamedAddress{"a": {Address: "10.208.0.2", Aliases: []string{"WWW", "web"}}}),
-		record("shop", "web", 2, map[string]store.NamedAddress{"a": {Address: "10.208.0.3", Aliases: []string{"WWW"}}}),
-		record("shop", "web", 3, map[string]store.NamedAddress{"a": {Address: "10.208.0.4"}}),
-		record("shop", "db", 1, map[string]store.NamedAddress{"a": {Address: "10.208.0.9"}, "b": {Address: "10.208.16.9/20"}}),
-		record("shop", "back", 1, map[string]store.NamedAddress{"b": {Address: "10.208.16.2"}}),
-		record("blog", "web", 1, map[string]store.NamedAddress{"c": {Address: "10.208.32.2"}}),
+		named("shop", "web", 1, map[string]record.NamedAddress{"a": {Address: "10.208.0.2", Aliases: []string{"WWW", "web"}}}),
+		named("shop", "web", 2, map[string]record.NamedAddress{"a": {Address: "10.208.0.3", Aliases: []string{"WWW"}}}),
+		named("shop", "web", 3, map[string]record.NamedAddress{"a": {Address: "10.208.0.4"}}),
+		named("shop", "db", 1, map[string]record.NamedAddress{"a": {Address: "10.208.0.9"}, "b": {Address: "10.208.16.9/20"}}),
+		named("shop", "back", 1, map[string]record.NamedAddress{"b": {Address: "10.208.16.2"}}),
+		named("blog", "web", 1, map[string]record.NamedAddress{"c": {Address: "10.208.32.2"}}),
 	}})
 	x.rebuild()
 	return x
@@ -211,11 +212,11 @@ func TestAnswersAreShuffled(t *testing.T) {
 
 func TestManyReplicasFitOrSaySo(t *testing.T) {
 	x := NewIndex(quiet)
-	x.ApplyNetworks(store.Change{Reset: true, Puts: []store.Raw{raw(t, "a", store.Network{ID: "a", Subnet: "10.208.0.0/20"})}})
+	x.ApplyNetworks(store.Change{Reset: true, Puts: []store.Raw{raw(t, "a", record.Network{ID: "a", Subnet: "10.208.0.0/20"})}})
 	var c store.Change
 	for i := range 100 {
-		c.Puts = append(c.Puts, raw(t, fmt.Sprint(i), store.NameRecord{App: "shop", Service: "web", Replica: fmt.Sprintf("shop-web-%d", i),
-			Networks: map[string]store.NamedAddress{"a": {Address: fmt.Sprintf("10.208.1.%d", i)}}}))
+		c.Puts = append(c.Puts, raw(t, fmt.Sprint(i), record.NameRecord{App: "shop", Service: "web", Replica: fmt.Sprintf("shop-web-%d", i),
+			Networks: map[string]record.NamedAddress{"a": {Address: fmt.Sprintf("10.208.1.%d", i)}}}))
 	}
 	x.ApplyNames(c)
 	x.rebuild()
@@ -370,10 +371,10 @@ func BenchmarkHandler(b *testing.B) {
 }
 
 func BenchmarkRebuild(b *testing.B) {
-	names := map[string]store.NameRecord{}
+	names := map[string]record.NameRecord{}
 	for i := range 10000 {
-		names[fmt.Sprint(i)] = store.NameRecord{App: fmt.Sprint("app", i%100), Service: fmt.Sprint("s", i%10), Replica: fmt.Sprint("r", i),
-			Networks: map[string]store.NamedAddress{fmt.Sprint("n", i%100): {Address: fmt.Sprintf("10.%d.%d.%d", 208+i>>16, i>>8&255, i&255)}}}
+		names[fmt.Sprint(i)] = record.NameRecord{App: fmt.Sprint("app", i%100), Service: fmt.Sprint("s", i%10), Replica: fmt.Sprint("r", i),
+			Networks: map[string]record.NamedAddress{fmt.Sprint("n", i%100): {Address: fmt.Sprintf("10.%d.%d.%d", 208+i>>16, i>>8&255, i&255)}}}
 	}
 	b.ReportAllocs()
 	for b.Loop() {

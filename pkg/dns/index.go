@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
 
@@ -23,9 +24,9 @@ type Index struct {
 	wake chan struct{}
 
 	mu       sync.Mutex
-	names    map[string]store.NameRecord // by key; guarded by mu
-	networks map[string]netip.Prefix     // by id; guarded by mu
-	local    map[netip.Addr][]string     // guarded by mu
+	names    map[string]record.NameRecord // by key; guarded by mu
+	networks map[string]netip.Prefix      // by id; guarded by mu
+	local    map[netip.Addr][]string      // guarded by mu
 
 	current atomic.Pointer[snapshot] // never nil
 }
@@ -39,7 +40,7 @@ const gather = 5 * time.Millisecond
 func NewIndex(log *slog.Logger) *Index {
 	x := &Index{
 		log: log, wake: make(chan struct{}, 1),
-		names: map[string]store.NameRecord{}, networks: map[string]netip.Prefix{},
+		names: map[string]record.NameRecord{}, networks: map[string]netip.Prefix{},
 	}
 	x.current.Store(build(nil, nil, nil))
 	return x
@@ -86,7 +87,7 @@ func (x *Index) ApplyNames(c store.Change) {
 		clear(x.names)
 	}
 	for _, raw := range c.Puts {
-		r, err := store.Decode[store.NameRecord](raw)
+		r, err := store.Decode[record.NameRecord](raw)
 		if err != nil {
 			x.log.Error("name cannot be read", "key", raw.Key, "error", err)
 			continue
@@ -107,7 +108,7 @@ func (x *Index) ApplyNetworks(c store.Change) {
 		clear(x.networks)
 	}
 	for _, raw := range c.Puts {
-		n, err := store.Decode[store.Network](raw)
+		n, err := store.Decode[record.Network](raw)
 		if err != nil {
 			x.log.Error("network cannot be read", "key", raw.Key, "error", err)
 			continue
@@ -170,7 +171,7 @@ type target struct {
 	net   int
 }
 
-func build(names map[string]store.NameRecord, networks map[string]netip.Prefix, local map[netip.Addr][]string) *snapshot {
+func build(names map[string]record.NameRecord, networks map[string]netip.Prefix, local map[netip.Addr][]string) *snapshot {
 	s := &snapshot{
 		sources: map[netip.Addr][]int{}, names: map[string]*entry{}, full: map[string]*answer{},
 		reverse: map[netip.Addr]target{},
@@ -211,7 +212,7 @@ func (s *snapshot) subnet(bits int) subnets {
 	return b
 }
 
-func (s *snapshot) add(r store.NameRecord, num func(string) int) {
+func (s *snapshot) add(r record.NameRecord, num func(string) int) {
 	var all []int
 	var addrs []netip.Addr
 	for _, id := range slices.Sorted(maps.Keys(r.Networks)) {

@@ -17,12 +17,12 @@ import (
 	"gotest.tools/v3/assert"
 
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 func TestCreateOptions(t *testing.T) {
 	r := ContainerRequest{
-		Spec: store.ContainerSpec{
+		Spec: record.ContainerSpec{
 			Name: "shop-web-1", Image: "web:1", Hostname: "w", Command: []string{"serve"}, Entrypoint: []string{"/web"}, Env: []string{"A=1"},
 			Ports: []model.Port{
 				{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"},
@@ -119,7 +119,7 @@ func TestFromInspect(t *testing.T) {
 }
 
 func TestNetworkOptions(t *testing.T) {
-	o, err := networkOptions(store.Network{ID: "n1", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", Internal: true,
+	o, err := networkOptions(record.Network{ID: "n1", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", Internal: true,
 		Options: map[string]string{"clocker.egress": "plugin"}, Labels: map[string]string{"mine": "1"}}, map[string]string{LabelFleet: "f"})
 	assert.NilError(t, err)
 	assert.Equal(t, o.Driver, "clocker")
@@ -129,7 +129,7 @@ func TestNetworkOptions(t *testing.T) {
 	assert.DeepEqual(t, o.Labels, map[string]string{"mine": "1", LabelFleet: "f", LabelNetwork: "n1"})
 	assert.Equal(t, o.IPAM.Config[0].Subnet.String()+" "+o.IPAM.Config[0].Gateway.String(), "10.208.0.0/20 10.208.0.1")
 	assert.Assert(t, o.Internal)
-	_, err = networkOptions(store.Network{ID: "n1"}, nil)
+	_, err = networkOptions(record.Network{ID: "n1"}, nil)
 	assert.ErrorContains(t, err, "subnet of network n1")
 }
 
@@ -178,7 +178,7 @@ func TestNetworksAreJoinedAsTheEngineCan(t *testing.T) {
 		"POST /networks/two/connect": answer(200, ``),
 		"DELETE /containers/c1":      answer(204, ``),
 	}
-	r := ContainerRequest{Spec: store.ContainerSpec{Name: "n", Image: "i"}, Networks: []string{"one", "two"}}
+	r := ContainerRequest{Spec: record.ContainerSpec{Name: "n", Image: "i"}, Networks: []string{"one", "two"}}
 	for version, want := range map[string][]string{
 		"1.41": {"POST /containers/create", "POST /networks/two/connect"},
 		"1.44": {"POST /containers/create"},
@@ -209,14 +209,14 @@ func TestErrorsAreToldApart(t *testing.T) {
 		"POST /images/create":      answer(200, `{"errorDetail":{"message":"manifest for x:9 not found: manifest unknown"},"error":"manifest for x:9 not found: manifest unknown"}`),
 	})
 	ctx := t.Context()
-	_, err := e.Create(ctx, ContainerRequest{Spec: store.ContainerSpec{Name: "x", Image: "i"}})
+	_, err := e.Create(ctx, ContainerRequest{Spec: record.ContainerSpec{Name: "x", Image: "i"}})
 	assert.ErrorIs(t, err, ErrConflict)
 	assert.Error(t, err, `create container x: Conflict. The container name "/x" is already in use`)
 	assert.ErrorIs(t, e.Start(ctx, "a"), ErrCommand)
 	assert.ErrorIs(t, e.Start(ctx, "b"), ErrPort)
 	err = e.Start(ctx, "c")
 	assert.Assert(t, err != nil && !errors.Is(err, ErrCommand) && !errors.Is(err, ErrPort) && !errors.Is(err, ErrInvalid), "%v", err)
-	_, err = e.CreateNetwork(ctx, store.Network{Name: "x", Subnet: "10.0.0.0/24"}, nil)
+	_, err = e.CreateNetwork(ctx, record.Network{Name: "x", Subnet: "10.0.0.0/24"}, nil)
 	assert.ErrorIs(t, err, ErrConflict)
 	assert.NilError(t, e.Remove(ctx, "d"))
 	assert.NilError(t, e.Remove(ctx, "gone"))

@@ -10,7 +10,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Driver is the name of the fleet's network and IPAM drivers.
@@ -85,7 +85,7 @@ func fromNetwork(n network.Network) Network {
 // CreateNetwork makes a network of the fleet on this engine, under the same
 // name, subnet and id as everywhere, and returns the engine's id of it. A name
 // that is taken gives ErrConflict.
-func (e *Engine) CreateNetwork(ctx context.Context, n store.Network, labels map[string]string) (string, error) {
+func (e *Engine) CreateNetwork(ctx context.Context, n record.Network, labels map[string]string) (string, error) {
 	op := "create network " + n.Name
 	o, err := networkOptions(n, labels)
 	if err != nil {
@@ -103,7 +103,7 @@ func (e *Engine) CreateNetwork(ctx context.Context, n store.Network, labels map[
 	return r.ID, nil
 }
 
-func networkOptions(n store.Network, labels map[string]string) (client.NetworkCreateOptions, error) {
+func networkOptions(n record.Network, labels map[string]string) (client.NetworkCreateOptions, error) {
 	subnet, err := netip.ParsePrefix(n.Subnet)
 	if err != nil {
 		return client.NetworkCreateOptions{}, fmt.Errorf("subnet of network %s: %w", n.ID, err)

@@ -13,7 +13,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Labels on what Clocker makes on engines.
@@ -33,7 +33,7 @@ const (
 
 // ContainerRequest is a container to make.
 type ContainerRequest struct {
-	Spec store.ContainerSpec
+	Spec record.ContainerSpec
 	// Labels are added to the spec's own and win over them.
 	Labels map[string]string
 	// Networks are the engine's names of the networks to join, in the order

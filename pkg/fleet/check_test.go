@@ -12,7 +12,7 @@ import (
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet/preflight"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 func TestEnginesThatWillNotDoAreNamed(t *testing.T) {
@@ -53,7 +53,7 @@ func good() candidate {
 		fleet: "demo", ca: "aa", name: "h1", engineID: "E1",
 		facts: preflight.Facts{IPForward: true, Routes: []string{"10.0.0.0/24", "172.17.0.0/16"}},
 		pools: []string{"10.208.0.0/12"},
-		hosts: []api.Host{{Host: store.Host{ID: "2", Name: "h2", EngineID: "E2", Endpoint: "ssh://h2"}}},
+		hosts: []api.Host{{Host: record.Host{ID: "2", Name: "h2", EngineID: "E2", Endpoint: "ssh://h2"}}},
 	}
 }
 

@@ -4,24 +4,24 @@ import (
 	"fmt"
 	"sort"
 
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Difference is what separates a release from the assignments there are.
 type Difference struct {
 	// Keep are assignments that the release wants as they are.
-	Keep []store.Assignment
+	Keep []record.Assignment
 	// Missing are replicas without an assignment.
 	Missing []Missing
 	// Obsolete are assignments that the release does not want.
-	Obsolete []store.Assignment
+	Obsolete []record.Assignment
 }
 
 // Missing is a replica that needs a host.
 type Missing struct {
 	Template
 	// Replaces is the obsolete assignment of the same replica, or nil.
-	Replaces *store.Assignment
+	Replaces *record.Assignment
 	Cause    string
 }
 
@@ -33,9 +33,9 @@ type slotKey struct {
 // Diff compares a release with the application's assignments. An assignment
 // made for this very release wins over an older one with the same hash: it
 // was made to replace it.
-func Diff(templates []Template, release int, assignments []store.Assignment) Difference {
+func Diff(templates []Template, release int, assignments []record.Assignment) Difference {
 	var d Difference
-	byslot := map[slotKey][]store.Assignment{}
+	byslot := map[slotKey][]record.Assignment{}
 	for _, a := range sorted(assignments) {
 		k := slotKey{a.Service, a.Slot}
 		byslot[k] = append(byslot[k], a)
@@ -68,7 +68,7 @@ func Diff(templates []Template, release int, assignments []store.Assignment) Dif
 }
 
 // change says in a few words what differs.
-func change(old, wanted store.ContainerSpec) string {
+func change(old, wanted record.ContainerSpec) string {
 	switch {
 	case old.Image != wanted.Image:
 		return fmt.Sprintf("its image changes from %s to %s", old.Image, wanted.Image)
@@ -96,8 +96,8 @@ func equal(a, b []string) bool {
 	return true
 }
 
-func sorted(as []store.Assignment) []store.Assignment {
-	out := append([]store.Assignment(nil), as...)
+func sorted(as []record.Assignment) []record.Assignment {
+	out := append([]record.Assignment(nil), as...)
 	sort.Slice(out, func(i, j int) bool {
 		a, b := out[i], out[j]
 		if a.Service != b.Service {

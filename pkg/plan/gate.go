@@ -5,13 +5,13 @@ import (
 	"strings"
 
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // gate says what a prepared task waits for, or "" when it may run; its link
 // variables are then in place. A problem is something that waiting cannot
 // solve.
-func (n *next) gate(a *store.Assignment) (waits, problem string) {
+func (n *next) gate(a *record.Assignment) (waits, problem string) {
 	if o := n.predecessor(*a); o != "" {
 		return o + " to go", ""
 	}
@@ -50,7 +50,7 @@ func (n *next) gate(a *store.Assignment) (waits, problem string) {
 
 // predecessor names the container that a task replaces while it is still
 // there, on a host that can still take it away.
-func (n *next) predecessor(a store.Assignment) string {
+func (n *next) predecessor(a record.Assignment) string {
 	for _, o := range n.Observed {
 		if o.Task != a.Task && o.Service == a.Service && o.Slot == a.Slot && n.HostUp[o.Host] && o.Container != "" {
 			return "the former " + a.Container.Name
@@ -68,21 +68,21 @@ func (n *next) dependency(source, target string, c model.Condition) (waits, prob
 		o := n.Observed[a.Task]
 		switch c {
 		case model.ConditionCompleted:
-			if o.State == store.StateFailed {
+			if o.State == record.StateFailed {
 				return "", fmt.Sprintf("%s waits for %s to complete, but it failed: %s", source, a.Container.Name, o.Error)
 			}
-			if o.State != store.StateComplete {
+			if o.State != record.StateComplete {
 				return target + " to complete", ""
 			}
 		case model.ConditionHealthy:
-			if o.State == store.StateRunning && o.Health == "" {
+			if o.State == record.StateRunning && o.Health == "" {
 				return "", fmt.Sprintf("%s waits for %s to be healthy, but it has no healthcheck", source, a.Container.Name)
 			}
-			if o.State != store.StateRunning || o.Health != "healthy" {
+			if o.State != record.StateRunning || o.Health != "healthy" {
 				return target + " to be healthy", ""
 			}
 		default:
-			if o.State != store.StateRunning && o.State != store.StateComplete {
+			if o.State != record.StateRunning && o.State != record.StateComplete {
 				return target + " to start", ""
 			}
 		}
@@ -97,7 +97,7 @@ func (n *next) dependency(source, target string, c model.Condition) (waits, prob
 
 // sharedAddress is the address of target's first replica in the first of the
 // given networks that it is in.
-func (n *next) sharedAddress(joins []store.NetworkJoin, target string) string {
+func (n *next) sharedAddress(joins []record.NetworkJoin, target string) string {
 	for _, a := range n.diff.Keep {
 		if a.Service != target {
 			continue

@@ -7,24 +7,24 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Snapshot is one application as the leader sees it.
 type Snapshot struct {
 	Fleet string
-	App   store.AppState
+	App   record.AppState
 	// Release is the pending release if there is one, else the current one;
 	// nil before the first is stored.
-	Release *store.Release
+	Release *record.Release
 	// Templates are Release's replicas; nil means that Next works them out,
 	// which costs a hash of each.
 	Templates []Template
 	// Status is Release's status.
-	Status      store.ReleaseStatus
-	Assignments []store.Assignment
+	Status      record.ReleaseStatus
+	Assignments []record.Assignment
 	// Observed are the reports of this application's tasks, by task.
-	Observed map[string]store.Observed
+	Observed map[string]record.Observed
 	// HostUp says of each host, by id, whether its agent answers; Hosts
 	// gives their names.
 	HostUp map[string]bool
@@ -39,13 +39,13 @@ type Snapshot struct {
 // Decision is what to do next. The zero value means: nothing, wait.
 type Decision struct {
 	// Put are assignments to write, changed; Remove those to delete.
-	Put    []store.Assignment
-	Remove []store.Assignment
+	Put    []record.Assignment
+	Remove []record.Assignment
 	// Missing are replicas to place and start.
 	Missing []Missing
 	// Forget are reports to delete whose hosts are down and whose tasks are
 	// no longer assigned.
-	Forget []store.Observed
+	Forget []record.Observed
 	// Phase is the release's new phase, with Problems when it failed; empty
 	// means unchanged.
 	Phase    string
@@ -64,7 +64,7 @@ func Next(s Snapshot) Decision {
 		n.Templates = Templates(s.Fleet, s.Release)
 	}
 	switch {
-	case s.App.Desired == store.DesiredRemoved:
+	case s.App.Desired == record.DesiredRemoved:
 		n.remove()
 	case s.App.Pending != 0:
 		n.pending()
@@ -98,12 +98,12 @@ func (n *next) remove() {
 
 // orphans are reports of tasks that nobody is asked for any more, on hosts
 // that cannot delete them.
-func (n *next) orphans(keep []store.Assignment) []store.Observed {
+func (n *next) orphans(keep []record.Assignment) []record.Observed {
 	assigned := map[string]bool{}
 	for _, a := range keep {
 		assigned[a.Task] = true
 	}
-	var out []store.Observed
+	var out []record.Observed
 	for _, o := range n.Observed {
 		if !assigned[o.Task] && !n.HostUp[o.Host] {
 			out = append(out, o)
@@ -116,15 +116,15 @@ func (n *next) orphans(keep []store.Assignment) []store.Observed {
 // pending brings a release about, or takes it back.
 func (n *next) pending() {
 	switch n.Status.Phase {
-	case store.ReleasePlanning:
+	case record.ReleasePlanning:
 		// The leader that plans holds the application while it does; a
 		// release found in this phase by anyone else has lost its leader.
 		if n.Status.Cancel {
-			n.giveBack(store.ReleaseCancelled)
+			n.giveBack(record.ReleaseCancelled)
 		}
-	case store.ReleasePreparing:
+	case record.ReleasePreparing:
 		n.prepare()
-	case store.ReleaseStarting:
+	case record.ReleaseStarting:
 		n.start()
 	}
 }
@@ -132,7 +132,7 @@ func (n *next) pending() {
 // Abandon is the decision for a release whose leader died while it planned.
 func Abandon(s Snapshot) Decision {
 	n := &next{Snapshot: s}
-	n.giveBack(store.ReleaseFailed, "the controller stopped while it planned this release: deploy again")
+	n.giveBack(record.ReleaseFailed, "the controller stopped while it planned this release: deploy again")
 	return n.d
 }
 
@@ -154,7 +154,7 @@ const Patience = time.Minute
 
 // troubles are what makes a release fail: tasks of it that cannot succeed,
 // and hosts that went away under it.
-func (n *next) troubles(tasks []store.Assignment) []string {
+func (n *next) troubles(tasks []record.Assignment) []string {
 	var out []string
 	lost := map[string]bool{}
 	for _, a := range sorted(tasks) {
@@ -166,10 +166,10 @@ func (n *next) troubles(tasks []store.Assignment) []string {
 			out = append(out, fmt.Sprintf("host %s stopped answering", n.hostName(a.Host)))
 		}
 		o, ok := n.Observed[a.Task]
-		if !ok || o.State != store.StateFailed {
+		if !ok || o.State != record.StateFailed {
 			continue
 		}
-		if o.Fatal || a.Phase == store.PhasePrepare || givesUp(a.Container.Restart) || n.Now.Sub(n.Status.UpdatedAt) > Patience {
+		if o.Fatal || a.Phase == record.PhasePrepare || givesUp(a.Container.Restart) || n.Now.Sub(n.Status.UpdatedAt) > Patience {
 			out = append(out, fmt.Sprintf("%s on %s: %s", a.Container.Name, n.hostName(a.Host), o.Error))
 		}
 	}
@@ -191,11 +191,11 @@ func givesUp(r model.Restart) bool { return r.Policy == "" || r.Policy == "no" }
 func (n *next) prepare() {
 	n.diff = Diff(n.Templates, n.App.Pending, n.Assignments)
 	if n.Status.Cancel {
-		n.giveBack(store.ReleaseCancelled)
+		n.giveBack(record.ReleaseCancelled)
 		return
 	}
 	if p := n.troubles(n.diff.Keep); len(p) > 0 {
-		n.giveBack(store.ReleaseFailed, p...)
+		n.giveBack(record.ReleaseFailed, p...)
 		return
 	}
 	ready := true
@@ -203,7 +203,7 @@ func (n *next) prepare() {
 		if a.Release != n.App.Pending {
 			continue
 		}
-		if o := n.Observed[a.Task]; o.State != store.StatePrepared {
+		if o := n.Observed[a.Task]; o.State != record.StatePrepared {
 			ready = false
 			n.d.Waiting[a.Task] = "its image"
 		}
@@ -211,8 +211,8 @@ func (n *next) prepare() {
 	if !ready {
 		return
 	}
-	n.Status.Phase = store.ReleaseStarting
-	n.d.Phase = store.ReleaseStarting
+	n.Status.Phase = record.ReleaseStarting
+	n.d.Phase = record.ReleaseStarting
 	n.start()
 }
 
@@ -222,32 +222,32 @@ func (n *next) start() {
 	n.diff = Diff(n.Templates, n.App.Pending, n.Assignments)
 	phase := n.d.Phase
 	if n.Status.Cancel {
-		n.giveBack(store.ReleaseCancelled)
+		n.giveBack(record.ReleaseCancelled)
 		return
 	}
 	if p := n.troubles(n.diff.Keep); len(p) > 0 {
-		n.giveBack(store.ReleaseFailed, p...)
+		n.giveBack(record.ReleaseFailed, p...)
 		return
 	}
 	n.d.Phase = phase
 	n.d.Remove = n.diff.Obsolete
 	if p := n.release(n.diff.Keep); len(p) > 0 {
-		n.giveBack(store.ReleaseFailed, p...)
+		n.giveBack(record.ReleaseFailed, p...)
 		return
 	}
 	if len(n.diff.Missing) == 0 && n.complete() {
-		n.d.Phase = store.ReleaseDone
+		n.d.Phase = record.ReleaseDone
 	}
 }
 
 // complete reports whether every replica has come up.
 func (n *next) complete() bool {
 	for _, a := range n.diff.Keep {
-		if a.Phase == store.PhaseStop || n.stopped(a.Service) {
+		if a.Phase == record.PhaseStop || n.stopped(a.Service) {
 			continue
 		}
 		o := n.Observed[a.Task]
-		up := o.State == store.StateRunning || o.State == store.StateComplete
+		up := o.State == record.StateRunning || o.State == record.StateComplete
 		if n.Status.Wait && o.Health != "" && o.Health != "healthy" {
 			n.d.Waiting[a.Task] = "its health check"
 			up = false
@@ -271,20 +271,20 @@ func (n *next) steady() {
 }
 
 func (n *next) stopped(service string) bool {
-	return n.App.Desired == store.DesiredStopped || slices.Contains(n.App.Stopped, service)
+	return n.App.Desired == record.DesiredStopped || slices.Contains(n.App.Stopped, service)
 }
 
 // release moves tasks to the phase they should be in. It returns problems
 // that no waiting can solve.
-func (n *next) release(tasks []store.Assignment) []string {
+func (n *next) release(tasks []record.Assignment) []string {
 	var problems []string
 	for _, a := range tasks {
 		was := a
 		restarts := n.App.Restarts[""] + n.App.Restarts[a.Service]
 		switch {
-		case a.Phase == store.PhasePrepare && n.stopped(a.Service):
+		case a.Phase == record.PhasePrepare && n.stopped(a.Service):
 			continue // started when the user says so
-		case a.Phase == store.PhasePrepare:
+		case a.Phase == record.PhasePrepare:
 			waits, problem := n.gate(&a)
 			if problem != "" {
 				problems = append(problems, problem)
@@ -293,11 +293,11 @@ func (n *next) release(tasks []store.Assignment) []string {
 				n.d.Waiting[a.Task] = waits
 				continue
 			}
-			a.Phase = store.PhaseRun
+			a.Phase = record.PhaseRun
 		case n.stopped(a.Service):
-			a.Phase = store.PhaseStop
+			a.Phase = record.PhaseStop
 		default:
-			a.Phase = store.PhaseRun
+			a.Phase = record.PhaseRun
 		}
 		a.Restarts = max(a.Restarts, restarts)
 		if a.Phase != was.Phase || a.Restarts != was.Restarts {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 	"gotest.tools/v3/assert"
 	"pgregory.net/rapid"
 )
@@ -16,8 +16,8 @@ import (
 // answer is prepared.
 type world struct {
 	Snapshot
-	releases map[int]*store.Release
-	statuses map[int]store.ReleaseStatus
+	releases map[int]*record.Release
+	statuses map[int]record.ReleaseStatus
 	ids      int
 	// breaks says which services' containers fail to start.
 	breaks map[string]bool
@@ -27,10 +27,10 @@ type world struct {
 }
 
 func newWorld(hosts ...string) *world {
-	w := &world{releases: map[int]*store.Release{}, statuses: map[int]store.ReleaseStatus{}, breaks: map[string]bool{}}
+	w := &world{releases: map[int]*record.Release{}, statuses: map[int]record.ReleaseStatus{}, breaks: map[string]bool{}}
 	w.Fleet = "f"
-	w.App = store.AppState{Name: "a", Desired: store.DesiredRunning}
-	w.Observed, w.HostUp, w.Hosts = map[string]store.Observed{}, map[string]bool{}, map[string]string{}
+	w.App = record.AppState{Name: "a", Desired: record.DesiredRunning}
+	w.Observed, w.HostUp, w.Hosts = map[string]record.Observed{}, map[string]bool{}, map[string]string{}
 	for _, h := range hosts {
 		w.HostUp[h], w.Hosts[h] = true, h
 	}
@@ -48,8 +48,8 @@ func (w *world) deploy(es ...*model.Entity) int {
 	w.App.Last++
 	n := w.App.Last
 	w.App.Pending = n
-	w.releases[n] = &store.Release{App: "a", Number: n, Networks: map[string]string{model.DefaultNetwork: "n1"}, Application: &model.Application{Name: "a", Dialect: "compose", Entities: es}}
-	w.statuses[n] = store.ReleaseStatus{Phase: store.ReleasePreparing}
+	w.releases[n] = &record.Release{App: "a", Number: n, Networks: map[string]string{model.DefaultNetwork: "n1"}, Application: &model.Application{Name: "a", Dialect: "compose", Entities: es}}
+	w.statuses[n] = record.ReleaseStatus{Phase: record.ReleasePreparing}
 	w.look()
 	w.assign(Diff(Templates("f", w.Release), n, w.Assignments).Missing, n)
 	return n
@@ -59,9 +59,9 @@ func (w *world) assign(missing []Missing, release int) {
 	for i, m := range missing {
 		w.ids++
 		host := fmt.Sprintf("h%d", i%len(w.Hosts)+1)
-		w.Assignments = append(w.Assignments, store.Assignment{
+		w.Assignments = append(w.Assignments, record.Assignment{
 			Task: fmt.Sprintf("t%03d", w.ids), App: "a", Release: release, Service: m.Service, Slot: m.Slot,
-			Host: host, Phase: store.PhasePrepare, Hash: m.Hash, Container: m.Spec,
+			Host: host, Phase: record.PhasePrepare, Hash: m.Hash, Container: m.Spec,
 		})
 	}
 }
@@ -98,14 +98,14 @@ func (w *world) control() bool {
 		delete(w.Observed, o.Task)
 	}
 	if d.Phase != "" {
-		w.statuses[w.App.Pending] = store.ReleaseStatus{Phase: d.Phase, Problems: d.Problems}
+		w.statuses[w.App.Pending] = record.ReleaseStatus{Phase: d.Phase, Problems: d.Problems}
 		switch d.Phase {
-		case store.ReleaseDone:
+		case record.ReleaseDone:
 			w.App.Release, w.App.Pending = w.App.Pending, 0
-		case store.ReleaseFailed, store.ReleaseCancelled:
+		case record.ReleaseFailed, record.ReleaseCancelled:
 			w.App.Pending = 0
 			if w.App.Release == 0 {
-				w.App.Desired = store.DesiredRemoved
+				w.App.Desired = record.DesiredRemoved
 			}
 		}
 	}
@@ -125,28 +125,28 @@ func (w *world) agents() []func() {
 		o := w.Observed[a.Task]
 		to := ""
 		switch {
-		case a.Phase == store.PhasePrepare && o.State == "":
-			to = store.StatePrepared
-		case a.Phase == store.PhaseRun && (o.State == "" || o.State == store.StatePrepared || o.State == store.StateStopped):
-			to = store.StateRunning
+		case a.Phase == record.PhasePrepare && o.State == "":
+			to = record.StatePrepared
+		case a.Phase == record.PhaseRun && (o.State == "" || o.State == record.StatePrepared || o.State == record.StateStopped):
+			to = record.StateRunning
 			if w.breaks[a.Service] {
-				to = store.StateFailed
+				to = record.StateFailed
 			}
-		case a.Phase == store.PhaseStop && o.State == store.StateRunning:
-			to = store.StateStopped
+		case a.Phase == record.PhaseStop && o.State == record.StateRunning:
+			to = record.StateStopped
 		}
 		if to == "" {
 			continue
 		}
 		steps = append(steps, func() {
-			o := store.Observed{Task: a.Task, App: "a", Service: a.Service, Slot: a.Slot, Host: a.Host, State: to, Addresses: map[string]string{"n1": "10.0.0." + a.Task[1:]}}
-			if to != store.StatePrepared {
+			o := record.Observed{Task: a.Task, App: "a", Service: a.Service, Slot: a.Slot, Host: a.Host, State: to, Addresses: map[string]string{"n1": "10.0.0." + a.Task[1:]}}
+			if to != record.StatePrepared {
 				o.Container = "c" + a.Task
 			}
-			if to == store.StateFailed {
+			if to == record.StateFailed {
 				o.Fatal, o.Error = true, "exec: no such file"
 			}
-			if to == store.StateRunning {
+			if to == record.StateRunning {
 				w.log = append(w.log, a.Service)
 			}
 			w.Observed[a.Task] = o
@@ -184,7 +184,7 @@ func nothing()      {}
 func (w *world) running() map[string]string {
 	out := map[string]string{}
 	for _, a := range w.Assignments {
-		if o := w.Observed[a.Task]; o.State == store.StateRunning {
+		if o := w.Observed[a.Task]; o.State == record.StateRunning {
 			out[a.Container.Name] = a.Container.Image
 		}
 	}
@@ -195,7 +195,7 @@ func TestDeployRunsEveryReplica(t *testing.T) {
 	w := newWorld("h1", "h2", "h3")
 	n := w.deploy(service("web", "web:1", 3), service("db", "db:1", 1))
 	w.settle(t, first, nothing)
-	assert.Equal(t, w.statuses[n].Phase, store.ReleaseDone)
+	assert.Equal(t, w.statuses[n].Phase, record.ReleaseDone)
 	assert.DeepEqual(t, w.running(), map[string]string{"a-web-1": "web:1", "a-web-2": "web:1", "a-web-3": "web:1", "a-db-1": "db:1"})
 }
 
@@ -203,7 +203,7 @@ func TestNothingStartsBeforeEverythingIsPrepared(t *testing.T) {
 	w := newWorld("h1", "h2")
 	w.deploy(service("web", "web:1", 1), service("bad", "missing:1", 1))
 	bad := w.Assignments[1]
-	w.Observed[bad.Task] = store.Observed{Task: bad.Task, Service: "bad", Slot: 1, Host: bad.Host, State: store.StateFailed, Fatal: true, Error: "image missing:1 does not exist"}
+	w.Observed[bad.Task] = record.Observed{Task: bad.Task, Service: "bad", Slot: 1, Host: bad.Host, State: record.StateFailed, Fatal: true, Error: "image missing:1 does not exist"}
 	w.settle(t, first, nothing)
 	assert.Equal(t, len(w.log), 0)
 	assert.Assert(t, w.removed)
@@ -220,10 +220,10 @@ func TestFailedUpdateBringsTheFormerReleaseBack(t *testing.T) {
 	w.settle(t, first, nothing)
 	delete(w.breaks, "db")
 	w.control()
-	assert.Equal(t, w.statuses[n].Phase, store.ReleaseFailed)
+	assert.Equal(t, w.statuses[n].Phase, record.ReleaseFailed)
 	// db:1 cannot come back while its containers break; let it.
 	for id, o := range w.Observed {
-		if o.State == store.StateFailed {
+		if o.State == record.StateFailed {
 			delete(w.Observed, id)
 		}
 	}
@@ -236,7 +236,7 @@ func TestCancelLeavesNothing(t *testing.T) {
 	w := newWorld("h1")
 	w.deploy(service("web", "web:1", 2))
 	w.control()
-	w.statuses[1] = store.ReleaseStatus{Phase: store.ReleasePreparing, Cancel: true}
+	w.statuses[1] = record.ReleaseStatus{Phase: record.ReleasePreparing, Cancel: true}
 	w.settle(t, first, nothing)
 	assert.Assert(t, w.removed)
 	assert.Equal(t, len(w.Assignments)+len(w.Observed), 0)
@@ -300,10 +300,10 @@ func TestStopStartRestart(t *testing.T) {
 	w.App.Stopped = []string{"web"}
 	w.settle(t, first, nothing)
 	assert.DeepEqual(t, w.running(), map[string]string{"a-db-1": "db:1"})
-	w.App.Desired, w.App.Stopped = store.DesiredStopped, nil
+	w.App.Desired, w.App.Stopped = record.DesiredStopped, nil
 	w.settle(t, first, nothing)
 	assert.Equal(t, len(w.running()), 0)
-	w.App.Desired, w.App.Restarts = store.DesiredRunning, map[string]int{"db": 1}
+	w.App.Desired, w.App.Restarts = record.DesiredRunning, map[string]int{"db": 1}
 	w.settle(t, first, nothing)
 	assert.Equal(t, len(w.running()), 2)
 	for _, a := range w.Assignments {
@@ -315,7 +315,7 @@ func TestRemoveWaitsForTasksAndNetworks(t *testing.T) {
 	w := newWorld("h1", "h2")
 	w.deploy(service("web", "web:1", 2))
 	w.settle(t, first, nothing)
-	w.App.Desired, w.NetworkUses = store.DesiredRemoved, 2
+	w.App.Desired, w.NetworkUses = record.DesiredRemoved, 2
 	w.settle(t, first, nothing)
 	assert.Assert(t, !w.removed)
 	w.NetworkUses = 0
@@ -328,7 +328,7 @@ func TestRemoveForgetsHostsThatAreDown(t *testing.T) {
 	w.deploy(service("web", "web:1", 2))
 	w.settle(t, first, nothing)
 	w.HostUp["h2"] = false
-	w.App.Desired = store.DesiredRemoved
+	w.App.Desired = record.DesiredRemoved
 	w.settle(t, first, nothing)
 	assert.Assert(t, w.removed)
 	assert.Equal(t, len(w.Observed), 0)
@@ -344,7 +344,7 @@ func TestDeploysInAnyOrder(t *testing.T) {
 		always := func() {
 			seen := map[string]string{}
 			for _, o := range w.Observed {
-				if o.State != store.StateRunning {
+				if o.State != record.StateRunning {
 					continue
 				}
 				k := fmt.Sprint(o.Service, o.Slot)
@@ -377,9 +377,9 @@ func TestDeploysInAnyOrder(t *testing.T) {
 				}
 			}
 			if broken {
-				assert.Equal(t, w.statuses[n].Phase, store.ReleaseFailed)
+				assert.Equal(t, w.statuses[n].Phase, record.ReleaseFailed)
 			} else {
-				assert.Equal(t, w.statuses[n].Phase, store.ReleaseDone)
+				assert.Equal(t, w.statuses[n].Phase, record.ReleaseDone)
 				wanted = map[string]string{"a-db-1": "db:1"}
 				for i := range replicas {
 					wanted[fmt.Sprintf("a-web-%d", i+1)] = image

@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	"clocker.io/clocker/pkg/model"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Labels on every container that belongs to an application.
@@ -24,7 +24,7 @@ type Template struct {
 	Service string
 	Slot    int
 	// Spec lacks decided host ports and link variables.
-	Spec store.ContainerSpec
+	Spec record.ContainerSpec
 	// Hash identifies Spec: a replica that has it is kept.
 	Hash string
 	// Host pins to a host by name; empty means any.
@@ -32,7 +32,7 @@ type Template struct {
 }
 
 // Templates lists every replica of a release, services in file order.
-func Templates(fleet string, r *store.Release) []Template {
+func Templates(fleet string, r *record.Release) []Template {
 	var out []Template
 	for _, e := range r.Application.Services() {
 		for slot := 1; slot <= e.Service.Replicas; slot++ {
@@ -50,9 +50,9 @@ func ContainerName(app, service string, slot int) string {
 	return fmt.Sprintf("%s-%s-%d", app, service, slot)
 }
 
-func containerSpec(fleet string, r *store.Release, e *model.Entity, slot int) store.ContainerSpec {
+func containerSpec(fleet string, r *record.Release, e *model.Entity, slot int) record.ContainerSpec {
 	s := e.Service
-	spec := store.ContainerSpec{
+	spec := record.ContainerSpec{
 		Name:            ContainerName(r.App, e.ID, slot),
 		Image:           s.Image,
 		Command:         s.Command,
@@ -81,7 +81,7 @@ func containerSpec(fleet string, r *store.Release, e *model.Entity, slot int) st
 		spec.Env = append(spec.Env, v.Name+"="+text)
 	}
 	for _, n := range s.Networks {
-		spec.Networks = append(spec.Networks, store.NetworkJoin{ID: r.Networks[n.Network], Aliases: n.Aliases})
+		spec.Networks = append(spec.Networks, record.NetworkJoin{ID: r.Networks[n.Network], Aliases: n.Aliases})
 	}
 	return spec
 }
@@ -99,7 +99,7 @@ func pinnedHost(a *model.Application, e *model.Entity) string {
 
 // hashOf covers the links too: they decide variables that are not in the spec
 // yet.
-func hashOf(e *model.Entity, spec store.ContainerSpec) string {
+func hashOf(e *model.Entity, spec record.ContainerSpec) string {
 	links := make([]string, len(e.Service.Links))
 	for i, l := range e.Service.Links {
 		links[i] = l.Alias + "=" + l.Target
@@ -111,7 +111,7 @@ func hashOf(e *model.Entity, spec store.ContainerSpec) string {
 	}
 	spec.Ports = ports
 	b, err := json.Marshal(struct {
-		Spec  store.ContainerSpec
+		Spec  record.ContainerSpec
 		Links []string
 	}{spec, links})
 	if err != nil {

@@ -15,19 +15,19 @@ func NewKeys(fleet string) Keys { return Keys{prefix: "/clocker/" + fleet + "/"}
 // Prefix is what every key of the fleet starts with; it ends with a slash.
 func (k Keys) Prefix() string { return k.prefix }
 
-// Schema holds the number of the layout; see [SchemaVersion].
+// Schema holds the number of the layout; see [record.SchemaVersion].
 func (k Keys) Schema() string { return k.prefix + "schema" }
 
 // Hosts is the prefix of all hosts' keys.
 func (k Keys) Hosts() string { return k.prefix + "hosts/" }
 
-// HostSpec holds a [Host], written by the controller.
+// HostSpec holds a [record.Host], written by the controller.
 func (k Keys) HostSpec(id string) string { return k.prefix + "hosts/" + id + "/spec" }
 
-// HostFacts holds [HostFacts], written by the host's agent.
+// HostFacts holds [record.HostFacts], written by the host's agent.
 func (k Keys) HostFacts(id string) string { return k.prefix + "hosts/" + id + "/facts" }
 
-// HostLease holds a [HostLease] on the agent's lease: it is there while the
+// HostLease holds a [record.HostLease] on the agent's lease: it is there while the
 // agent is alive and connected.
 func (k Keys) HostLease(id string) string { return k.prefix + "hosts/" + id + "/lease" }
 
@@ -37,7 +37,7 @@ func (k Keys) Apps() string { return k.prefix + "apps/" }
 // App is the prefix of one application's keys.
 func (k Keys) App(app string) string { return k.prefix + "apps/" + app + "/" }
 
-// AppCurrent holds an [AppState]: which release is current and what is wanted
+// AppCurrent holds an [record.AppState]: which release is current and what is wanted
 // of it.
 func (k Keys) AppCurrent(app string) string { return k.App(app) + "current" }
 
@@ -46,12 +46,12 @@ func (k Keys) Release(app string, n int) string {
 	return fmt.Sprintf("%sreleases/%08d/", k.App(app), n)
 }
 
-// ReleasePart holds one part of a [Release]'s JSON.
+// ReleasePart holds one part of a [record.Release]'s JSON.
 func (k Keys) ReleasePart(app string, n, part int) string {
 	return fmt.Sprintf("%sparts/%04d", k.Release(app, n), part)
 }
 
-// ReleaseStatus holds a [ReleaseStatus].
+// ReleaseStatus holds a [record.ReleaseStatus].
 func (k Keys) ReleaseStatus(app string, n int) string { return k.Release(app, n) + "status" }
 
 // Assignments is the prefix of every host's assignments.
@@ -60,7 +60,7 @@ func (k Keys) Assignments() string { return k.prefix + "assign/" }
 // HostAssignments is the prefix of what one host must run.
 func (k Keys) HostAssignments(host string) string { return k.prefix + "assign/" + host + "/" }
 
-// Assignment holds an [Assignment], written by the leader.
+// Assignment holds an [record.Assignment], written by the leader.
 func (k Keys) Assignment(host, task string) string { return k.HostAssignments(host) + task }
 
 // AllObserved is the prefix of what every host reports.
@@ -69,16 +69,16 @@ func (k Keys) AllObserved() string { return k.prefix + "observed/" }
 // HostObserved is the prefix of what one host reports.
 func (k Keys) HostObserved(host string) string { return k.prefix + "observed/" + host + "/" }
 
-// Observed holds an [Observed], written by the host's agent.
+// Observed holds an [record.Observed], written by the host's agent.
 func (k Keys) Observed(host, task string) string { return k.HostObserved(host) + task }
 
 // Net is the prefix of everything that network plugins share.
 func (k Keys) Net() string { return k.prefix + "net/" }
 
-// Pools is the prefix of the address pools; Pool holds a [Pool].
+// Pools is the prefix of the address pools; Pool holds a [record.Pool].
 func (k Keys) Pools() string { return k.prefix + "net/pools/" }
 
-// Pool holds a [Pool].
+// Pool holds a [record.Pool].
 func (k Keys) Pool(name string) string { return k.Pools() + name }
 
 // NetworkGuard is written by every transaction that adds or removes a
@@ -88,7 +88,7 @@ func (k Keys) NetworkGuard() string { return k.prefix + "net/guard" }
 // Networks is the prefix of all networks.
 func (k Keys) Networks() string { return k.prefix + "net/networks/" }
 
-// Network holds a [Network].
+// Network holds a [record.Network].
 func (k Keys) Network(id string) string { return k.Networks() + id }
 
 // AllUses is the prefix of who uses which network.
@@ -97,7 +97,7 @@ func (k Keys) AllUses() string { return k.prefix + "net/uses/" }
 // NetworkUses is the prefix of the hosts that use one network.
 func (k Keys) NetworkUses(network string) string { return k.AllUses() + network + "/" }
 
-// NetworkUse holds a [NetworkUse], written by the host's network plugin.
+// NetworkUse holds a [record.NetworkUse], written by the host's network plugin.
 func (k Keys) NetworkUse(network, host string) string { return k.NetworkUses(network) + host }
 
 // Blocks is the prefix of all blocks of all networks.
@@ -106,7 +106,7 @@ func (k Keys) Blocks() string { return k.prefix + "net/blocks/" }
 // NetworkBlocks is the prefix of one network's blocks.
 func (k Keys) NetworkBlocks(network string) string { return k.Blocks() + network + "/" }
 
-// Block holds a [Block]; its key has the CIDR with "_" for "/".
+// Block holds a [record.Block]; its key has the CIDR with "_" for "/".
 func (k Keys) Block(network, cidr string) string {
 	return k.NetworkBlocks(network) + strings.ReplaceAll(cidr, "/", "_")
 }
@@ -114,13 +114,13 @@ func (k Keys) Block(network, cidr string) string {
 // Endpoints is the prefix of all endpoints.
 func (k Keys) Endpoints() string { return k.prefix + "net/endpoints/" }
 
-// Endpoint holds an [Endpoint].
+// Endpoint holds an [record.Endpoint].
 func (k Keys) Endpoint(network, ip string) string { return k.Endpoints() + network + "/" + ip }
 
 // Underlays is the prefix of all hosts' underlay addresses.
 func (k Keys) Underlays() string { return k.prefix + "net/hosts/" }
 
-// Underlay holds an [Underlay].
+// Underlay holds an [record.Underlay].
 func (k Keys) Underlay(host string) string { return k.Underlays() + host }
 
 // Names is the prefix of all names that DNS answers.
@@ -129,13 +129,13 @@ func (k Keys) Names() string { return k.prefix + "net/names/" }
 // HostNames is the prefix of the names that one host publishes.
 func (k Keys) HostNames(host string) string { return k.Names() + host + "/" }
 
-// Name holds a [NameRecord], on the lease of the agent that publishes it.
+// Name holds a [record.NameRecord], on the lease of the agent that publishes it.
 func (k Keys) Name(host, task string) string { return k.HostNames(host) + task }
 
 // Volumes is the prefix of volumes.
 func (k Keys) Volumes() string { return k.prefix + "vol/" }
 
-// Events is the prefix of the fleet's events; Event holds an [Event] on a
+// Events is the prefix of the fleet's events; Event holds an [record.Event] on a
 // lease that lets it expire.
 func (k Keys) Events() string { return k.prefix + "events/" }
 

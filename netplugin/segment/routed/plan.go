@@ -6,7 +6,7 @@ import (
 
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 // Target says what a route leads to.
@@ -92,7 +92,7 @@ func carrierName(n segment.Network) string {
 
 // owner is the host that owns the block an address is in, or "". Blocks do
 // not overlap.
-func owner(blocks map[netip.Prefix]store.Block, a netip.Addr) string {
+func owner(blocks map[netip.Prefix]record.Block, a netip.Addr) string {
 	for bits := a.BitLen(); bits > 0; bits-- {
 		if b, ok := blocks[netip.PrefixFrom(a, bits).Masked()]; ok {
 			return b.Host

@@ -8,7 +8,7 @@ import (
 
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
-	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/record"
 )
 
 var (
@@ -20,13 +20,13 @@ var (
 func world() *topology.Topology {
 	t := topology.New()
 	for host, a := range map[string]string{"h1": "10.0.0.1", "h2": "10.0.0.2", "h3": "10.0.0.3"} {
-		t.Underlays[host] = store.Underlay{Host: host, Address: a, MTU: 1500}
+		t.Underlays[host] = record.Underlay{Host: host, Address: a, MTU: 1500}
 	}
-	t.Blocks["red"] = map[netip.Prefix]store.Block{
-		pfx("10.208.0.0/26"):  {Host: "h1", State: store.BlockOwned},
-		pfx("10.208.0.64/26"): {Host: "h2", State: store.BlockOwned},
+	t.Blocks["red"] = map[netip.Prefix]record.Block{
+		pfx("10.208.0.0/26"):  {Host: "h1", State: record.BlockOwned},
+		pfx("10.208.0.64/26"): {Host: "h2", State: record.BlockOwned},
 	}
-	t.Blocks["blue"] = map[netip.Prefix]store.Block{pfx("10.208.16.0/26"): {Host: "h3", State: store.BlockOwned}}
+	t.Blocks["blue"] = map[netip.Prefix]record.Block{pfx("10.208.16.0/26"): {Host: "h3", State: record.BlockOwned}}
 	return t
 }
 
@@ -60,14 +60,14 @@ func TestPlan(t *testing.T) {
 		{
 			name: "an address in its host's own block needs no route", networks: []segment.Network{red},
 			change: func(t *topology.Topology) {
-				t.Endpoints["red"] = map[netip.Addr]store.Endpoint{adr("10.208.0.70"): {Host: "h2"}}
+				t.Endpoints["red"] = map[netip.Addr]record.Endpoint{adr("10.208.0.70"): {Host: "h2"}}
 			},
 			want: []Route{nowhere, toHost("10.208.0.64/26", "h2", "10.0.0.2")},
 		},
 		{
 			name: "an address outside its host's blocks has one", networks: []segment.Network{red},
 			change: func(t *topology.Topology) {
-				t.Endpoints["red"] = map[netip.Addr]store.Endpoint{
+				t.Endpoints["red"] = map[netip.Addr]record.Endpoint{
 					adr("10.208.0.70"): {Host: "h3"}, adr("10.208.0.9"): {Host: "h2"}, adr("10.208.9.9"): {Host: "h2"},
 				}
 			},
@@ -79,7 +79,7 @@ func TestPlan(t *testing.T) {
 		{
 			name: "the local endpoint wins", networks: []segment.Network{red}, endpoints: []segment.Endpoint{local},
 			change: func(t *topology.Topology) {
-				t.Endpoints["red"] = map[netip.Addr]store.Endpoint{adr("10.208.0.5"): {Host: "h2"}}
+				t.Endpoints["red"] = map[netip.Addr]record.Endpoint{adr("10.208.0.5"): {Host: "h2"}}
 			},
 			want: []Route{nowhere, toLocal, toHost("10.208.0.64/26", "h2", "10.0.0.2")},
 		},
@@ -91,15 +91,15 @@ func TestPlan(t *testing.T) {
 		{
 			name: "a block of another's subnet is left out", networks: []segment.Network{red},
 			change: func(t *topology.Topology) {
-				t.Blocks["red"][pfx("192.168.0.0/26")] = store.Block{Host: "h2"}
+				t.Blocks["red"][pfx("192.168.0.0/26")] = record.Block{Host: "h2"}
 			},
 			want: []Route{nowhere, toHost("10.208.0.64/26", "h2", "10.0.0.2")},
 		},
 		{
 			name: "the lower half of a foreign network", networks: []segment.Network{red},
 			change: func(t *topology.Topology) {
-				t.Blocks["red"] = map[netip.Prefix]store.Block{pfx("10.208.0.0/21"): {Host: "h3", State: store.BlockEngine}}
-				t.Endpoints["red"] = map[netip.Addr]store.Endpoint{adr("10.208.0.7"): {Host: "h3"}}
+				t.Blocks["red"] = map[netip.Prefix]record.Block{pfx("10.208.0.0/21"): {Host: "h3", State: record.BlockEngine}}
+				t.Endpoints["red"] = map[netip.Addr]record.Endpoint{adr("10.208.0.7"): {Host: "h3"}}
 			},
 			want: []Route{nowhere, toHost("10.208.0.0/21", "h3", "10.0.0.3")},
 		},
