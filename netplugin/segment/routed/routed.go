@@ -104,10 +104,14 @@ func (s *Segment) AddNetwork(n segment.Network) error {
 	if err := s.checkRoutes(n.Subnet); err != nil {
 		return err
 	}
+	// Not while another network that had the same subnet is being removed.
+	s.syncing.Lock()
 	s.mu.Lock()
 	s.networks[n.ID] = n
 	s.mu.Unlock()
-	if err := s.addGateway(n.Gateway); err != nil {
+	err := s.addGateway(n.Gateway)
+	s.syncing.Unlock()
+	if err != nil {
 		s.RemoveNetwork(n.ID)
 		return err
 	}
@@ -118,20 +122,28 @@ func (s *Segment) AddNetwork(n segment.Network) error {
 	return nil
 }
 
-// RemoveNetwork takes the gateway and the routes of the network away.
+// RemoveNetwork takes the gateway and the routes of the network away. Engines
+// give a network's addresses back before they delete it, so its subnet, and
+// with it the gateway, may be another network's already: then that stays.
 func (s *Segment) RemoveNetwork(id string) {
+	s.syncing.Lock() // a sync under way would put the gateway back
 	s.mu.Lock()
 	n, ok := s.networks[id]
 	delete(s.networks, id)
+	shared := false
+	for _, other := range s.networks {
+		shared = shared || other.Gateway == n.Gateway
+	}
 	s.mu.Unlock()
+	if ok && !shared {
+		if err := s.removeGateway(n.Gateway); err != nil {
+			s.Log.Warn("gateway address left behind", "network", id, "error", err)
+		}
+	}
+	s.syncing.Unlock()
 	if !ok {
 		return
 	}
-	s.syncing.Lock() // a sync under way would put it back
-	if err := s.removeGateway(n.Gateway); err != nil {
-		s.Log.Warn("gateway address left behind", "network", id, "error", err)
-	}
-	s.syncing.Unlock()
 	if err := s.sync(false); err != nil {
 		s.Log.Warn("routes left behind, trying again", "network", id, "error", err)
 	}
