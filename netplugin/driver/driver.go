@@ -33,7 +33,7 @@ import (
 // What the driver refuses.
 var (
 	errNoIPv6 = errors.New("IPv6 is not available yet on clocker networks: leave out --ipv6 and IPv6 subnets")
-	errSwarm  = errors.New("swarm-scoped networks are not available: create the network with docker clocker network create, or on any one host")
+	errSwarm  = errors.New("swarm-scoped networks are not available: leave out --scope swarm, and the network is made on every host")
 )
 
 // Addresses is this host's management of addresses and of the networks they

@@ -48,7 +48,7 @@ type netView struct {
 //   - A network made by hand is on every host under the same name, subnet and
 //     id, as soon as its name is known.
 //   - A network removed by hand with docker network rm is removed from the
-//     fleet, like one removed with docker clocker network rm; but while other
+//     fleet; but while other
 //     hosts have containers on it, it is made again here, since that is what
 //     the engine does for one that is in use: it refuses.
 func settle(v netView) []netAction {

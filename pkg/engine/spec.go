@@ -18,17 +18,17 @@ import (
 
 // Labels on what Clocker makes on engines.
 const (
-	LabelFleet   = "io.clocker.fleet"
-	LabelApp     = "io.clocker.app"
-	LabelService = "io.clocker.service"
-	LabelSlot    = "io.clocker.slot"
-	LabelTask    = "io.clocker.task"
-	LabelHash    = "io.clocker.hash"
+	LabelFleet   = record.LabelFleet
+	LabelApp     = record.LabelApp
+	LabelService = record.LabelService
+	LabelSlot    = record.LabelSlot
+	LabelTask    = record.LabelTask
+	LabelHash    = record.LabelHash
 	// LabelNetwork holds the fleet's id of a network.
-	LabelNetwork = "io.clocker.network"
+	LabelNetwork = record.LabelNetwork
 	// LabelSystem marks Clocker's own containers: "agent", "controller" or
 	// "probe".
-	LabelSystem = "io.clocker.system"
+	LabelSystem = record.LabelSystem
 )
 
 // ContainerRequest is a container to make.

@@ -20,6 +20,7 @@ import (
 
 	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/fleet/controllerconfig"
+	"clocker.io/clocker/pkg/record"
 )
 
 // found is what Init finds on the engine and on the user's machine.
@@ -103,7 +104,7 @@ func (i *initiation) controller(ctx context.Context, f found) (*Profile, error) 
 	case f.config != nil:
 		return i.recoverProfile(ctx, f)
 	case f.profile != nil && !f.profile.Making:
-		return nil, fmt.Errorf("%s: no controller of fleet %s is there, but this machine knows it at %s: give another --name, or forget it with docker clocker fleet rm %s",
+		return nil, fmt.Errorf("%s: no controller of fleet %s is there, but this machine knows it at %s: give another --fleet, or forget it with docker clocker fleet rm %s",
 			i.subject(), i.o.Name, f.profile.Controllers[0], i.o.Name)
 	}
 	if f.volumes || f.container != nil {
@@ -119,7 +120,7 @@ func (i *initiation) controller(ctx context.Context, f found) (*Profile, error) 
 // volumes hold: who may use the engine may use all that is on it anyway.
 func (i *initiation) recoverProfile(ctx context.Context, f found) (*Profile, error) {
 	if f.profile != nil {
-		return nil, fmt.Errorf("%s: fleet %s there is not the one of that name which this machine knows, at %s: give another --name, or forget that one with docker clocker fleet rm %s",
+		return nil, fmt.Errorf("%s: fleet %s there is not the one of that name which this machine knows, at %s: give another --fleet, or forget that one with docker clocker fleet rm %s",
 			i.subject(), i.o.Name, f.profile.Controllers[0], i.o.Name)
 	}
 	a, err := f.sealed.Open(i.o.Now)
@@ -295,7 +296,7 @@ func controllerSpec(cfg controllerconfig.Config, image, reference string) client
 }
 
 // labelHash tells whether a container of ours is still what would be made.
-const labelHash = "io.clocker.hash"
+const labelHash = record.LabelHash
 
 func specHash(image string, parts ...any) string {
 	h := sha256.New()

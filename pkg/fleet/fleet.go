@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"clocker.io/clocker/netplugin/bundle"
+	"clocker.io/clocker/pkg/record"
 
 	"context"
 	"errors"
@@ -32,10 +33,10 @@ const (
 
 // The labels of what is made on engines.
 const (
-	LabelFleet   = "io.clocker.fleet"
-	LabelSystem  = "io.clocker.system"
-	LabelNetwork = "io.clocker.network"
-	LabelHost    = "io.clocker.host"
+	LabelFleet   = record.LabelFleet
+	LabelSystem  = record.LabelSystem
+	LabelNetwork = record.LabelNetwork
+	LabelHost    = record.LabelHost
 )
 
 // The values of [LabelSystem].

@@ -15,6 +15,7 @@ import (
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet/hostclean"
 	"clocker.io/clocker/pkg/image"
+	"clocker.io/clocker/pkg/record"
 )
 
 // RemoveHost takes a host out of its fleet and leaves nothing of Clocker on
@@ -176,7 +177,7 @@ func strangers(ctx context.Context, e *client.Client) ([]string, error) {
 }
 
 // labelTask marks the containers of applications.
-const labelTask = "io.clocker.task"
+const labelTask = record.LabelTask
 
 // drain lets the controller move the host's work and forget it.
 func (r *removal) drain(ctx context.Context) error {

@@ -11,14 +11,6 @@ import (
 	"clocker.io/clocker/pkg/record"
 )
 
-// Labels on every container that belongs to an application.
-const (
-	LabelFleet   = "io.clocker.fleet"
-	LabelApp     = "io.clocker.app"
-	LabelService = "io.clocker.service"
-	LabelSlot    = "io.clocker.slot"
-)
-
 // Template is one replica that a release wants.
 type Template struct {
 	Service string
@@ -72,10 +64,10 @@ func containerSpec(fleet string, r *record.Release, e *model.Entity, slot int) r
 	for k, v := range s.Labels {
 		spec.Labels[k] = v
 	}
-	spec.Labels[LabelFleet] = fleet
-	spec.Labels[LabelApp] = r.App
-	spec.Labels[LabelService] = e.ID
-	spec.Labels[LabelSlot] = strconv.Itoa(slot)
+	spec.Labels[record.LabelFleet] = fleet
+	spec.Labels[record.LabelApp] = r.App
+	spec.Labels[record.LabelService] = e.ID
+	spec.Labels[record.LabelSlot] = strconv.Itoa(slot)
 	for _, v := range s.Env {
 		text, _ := v.Value.Literal()
 		spec.Env = append(spec.Env, v.Name+"="+text)
