@@ -11,7 +11,9 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
+	"clocker.io/clocker/netplugin/nft"
 	"clocker.io/clocker/netplugin/segment"
 )
 
@@ -29,7 +31,7 @@ const legacyTables = "/proc/net/ip_tables_names"
 // and what goes to our links.
 type dockerUser struct {
 	log  *slog.Logger
-	conn connection
+	conn nft.Connection
 	// told keeps the warning about the older iptables to one.
 	told atomic.Bool
 }
@@ -37,13 +39,13 @@ type dockerUser struct {
 // Assert puts the rules back that are missing. Without the chain it does
 // nothing: Docker makes it when it starts, and without Docker nothing drops.
 func (d *dockerUser) Assert() error {
-	c, err := d.conn.open()
+	c, err := d.conn.Open()
 	if err != nil {
 		return err
 	}
 	chain, rules, err := dockerUserRules(c)
 	if err != nil {
-		d.conn.close()
+		d.conn.Close()
 		return err
 	}
 	if chain == nil {
@@ -63,7 +65,7 @@ func (d *dockerUser) Assert() error {
 	if !missing {
 		return nil
 	}
-	if err := d.conn.flush(); err != nil {
+	if err := d.conn.Flush(); err != nil {
 		return fmt.Errorf("add rules: %w", err)
 	}
 	d.log.Info("accepted our links in DOCKER-USER")
@@ -138,8 +140,8 @@ func dockerUserRules(c *nftables.Conn) (*nftables.Chain, []*nftables.Rule, error
 // acceptExprs is what iptables-nft makes of `-i ck+ -j ACCEPT`, or -o.
 func acceptExprs(key expr.MetaKey) []expr.Any {
 	return []expr.Any{
-		&expr.Meta{Key: key, Register: reg1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte(segment.LinkPrefix)},
+		&expr.Meta{Key: key, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte(segment.LinkPrefix)},
 		&expr.Counter{},
 		&expr.Verdict{Kind: expr.VerdictAccept},
 	}

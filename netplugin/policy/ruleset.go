@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"clocker.io/clocker/netplugin/nft"
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/pkg/hostconfig"
 )
@@ -16,42 +17,6 @@ const TableName = "clocker"
 // metadata is where clouds tell a machine its secrets; containers must not
 // ask in the machine's name.
 var metadata = netip.MustParseAddr("169.254.169.254")
-
-// Ruleset is the content of the table.
-type Ruleset struct {
-	Sets   []Set
-	Chains []Chain
-}
-
-// Set is a named set or map with its elements.
-type Set struct {
-	Name string
-	// Key and Data are the names of nftables' types; Data is empty for a
-	// set, and "verdict" for a verdict map.
-	Key, Data []string
-	// Interval sets hold prefixes, all others single values.
-	Interval bool
-	Elements []Element
-}
-
-// Element is one element, in nftables' notation: a field for each type of the
-// key, and of the data.
-type Element struct {
-	Set       string
-	Key, Data []string
-}
-
-// Chain is a chain of rules. Base chains have a hook.
-type Chain struct {
-	Name string
-	// Type and Hook are empty for chains that others jump to.
-	Type, Hook string
-	Priority   int
-	Rules      []Rule
-}
-
-// Rule is a list of statements; see statement.go.
-type Rule []Statement
 
 // The sets' names.
 const (
@@ -67,8 +32,8 @@ const (
 )
 
 // Render works out the whole table.
-func Render(s State) Ruleset {
-	sets := map[string][]Element{}
+func Render(s State) nft.Ruleset {
+	sets := map[string][]nft.Element{}
 	for _, e := range networkElements(s) {
 		sets[e.Set] = append(sets[e.Set], e)
 	}
@@ -77,10 +42,10 @@ func Render(s State) Ruleset {
 			sets[x.Set] = append(sets[x.Set], x)
 		}
 	}
-	r := Ruleset{Sets: emptySets(), Chains: baseChains()}
+	r := nft.Ruleset{Family: nft.INet, Table: TableName, Sets: emptySets(), Chains: baseChains()}
 	for i := range r.Sets {
 		r.Sets[i].Elements = sets[r.Sets[i].Name]
-		slices.SortFunc(r.Sets[i].Elements, func(a, b Element) int { return slices.Compare(a.Key, b.Key) })
+		slices.SortFunc(r.Sets[i].Elements, func(a, b nft.Element) int { return slices.Compare(a.Key, b.Key) })
 	}
 	networks := slices.Clone(s.Networks)
 	slices.SortFunc(networks, func(a, b Network) int { return strings.Compare(a.ID, b.ID) })
@@ -90,8 +55,8 @@ func Render(s State) Ruleset {
 	return r
 }
 
-func emptySets() []Set {
-	return []Set{
+func emptySets() []nft.Set {
+	return []nft.Set{
 		{Name: setFleet, Key: []string{"ipv4_addr"}, Interval: true},
 		{Name: setEgress, Key: []string{"ipv4_addr"}, Interval: true},
 		{Name: setGateways, Key: []string{"ipv4_addr"}},
@@ -118,88 +83,88 @@ const (
 )
 
 // baseChains are the rules that do not depend on what is on the host.
-func baseChains() []Chain {
+func baseChains() []nft.Chain {
 	ours := segment.LinkPrefix
 	dns := netip.MustParseAddr(hostconfig.DNSAddress).String()
-	return []Chain{
-		{Name: "guard", Type: "filter", Hook: "prerouting", Priority: priorityRaw, Rules: []Rule{
-			{InLink(ours), Jump("sender")},
+	return []nft.Chain{
+		{Name: "guard", Type: "filter", Hook: "prerouting", Priority: priorityRaw, Rules: []nft.Rule{
+			{nft.InLink(ours), nft.Jump("sender")},
 			// A local endpoint's address can only come from its link.
-			{NotInLink(ours), InSet(setFleet, fieldSource), SourceLeadsTo(ours), Drop()},
+			{nft.NotInLink(ours), nft.InSet(setFleet, nft.FieldSource), nft.SourceLeadsTo(ours), nft.Drop()},
 		}},
-		{Name: "sender", Rules: []Rule{
-			{Family("ipv6"), Drop()},
-			{NotInSet(setPins, fieldInLink, fieldSource), Drop()},
-			{Destination(loopbackNet), Drop()},
-			{Destination(metadata.String()), Drop()},
+		{Name: "sender", Rules: []nft.Rule{
+			{nft.NetworkProtocol("ipv6"), nft.Drop()},
+			{nft.NotInSet(setPins, nft.FieldInLink, nft.FieldSource), nft.Drop()},
+			{nft.Destination(loopbackNet), nft.Drop()},
+			{nft.Destination(metadata.String()), nft.Drop()},
 		}},
-		{Name: "forward", Type: "filter", Hook: "forward", Priority: priorityFilter, Rules: []Rule{
-			{InLink(ours), Connection("invalid"), Drop()},
-			{Connection("established", "related"), Accept()},
-			{InLink(ours), Jump("leaving")},
-			{OutLink(ours), Jump("entering")},
+		{Name: "forward", Type: "filter", Hook: "forward", Priority: priorityFilter, Rules: []nft.Rule{
+			{nft.InLink(ours), nft.ConnectionState("invalid"), nft.Drop()},
+			{nft.ConnectionState("established", "related"), nft.Accept()},
+			{nft.InLink(ours), nft.Jump("leaving")},
+			{nft.OutLink(ours), nft.Jump("entering")},
 		}},
-		{Name: "leaving", Rules: []Rule{{Dispatch(setLeave, fieldInLink)}, {Drop()}}},
-		{Name: "entering", Rules: []Rule{{Dispatch(setEnter, fieldOutLink)}, {Drop()}}},
-		{Name: "input", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: []Rule{
-			{InLink(ours), Jump("tohost")},
+		{Name: "leaving", Rules: []nft.Rule{{nft.Dispatch(setLeave, nft.FieldInLink)}, {nft.Drop()}}},
+		{Name: "entering", Rules: []nft.Rule{{nft.Dispatch(setEnter, nft.FieldOutLink)}, {nft.Drop()}}},
+		{Name: "input", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: []nft.Rule{
+			{nft.InLink(ours), nft.Jump("tohost")},
 		}},
-		{Name: "tohost", Rules: []Rule{
-			{Connection("established", "related"), Accept()},
-			{Destination(dns), DestinationPort("udp", 53), Accept()},
-			{Destination(dns), DestinationPort("tcp", 53), Accept()},
-			{Echo(), InSet(setGateways, fieldDestination), Accept()},
-			{Drop()},
+		{Name: "tohost", Rules: []nft.Rule{
+			{nft.ConnectionState("established", "related"), nft.Accept()},
+			{nft.Destination(dns), nft.DestinationPort("udp", 53), nft.Accept()},
+			{nft.Destination(dns), nft.DestinationPort("tcp", 53), nft.Accept()},
+			{nft.Echo(), nft.InSet(setGateways, nft.FieldDestination), nft.Accept()},
+			{nft.Drop()},
 		}},
-		{Name: "fromhost", Type: "filter", Hook: "postrouting", Priority: priorityFilter, Rules: []Rule{
-			{NotOutLink(ours), Accept()},
-			{NotLocalSource(), Accept()},
-			{Connection("established", "related"), Accept()},
-			{Translated(), Accept()},
-			{Echo(), Accept()},
-			{Drop()},
+		{Name: "fromhost", Type: "filter", Hook: "postrouting", Priority: priorityFilter, Rules: []nft.Rule{
+			{nft.NotOutLink(ours), nft.Accept()},
+			{nft.NotLocalSource(), nft.Accept()},
+			{nft.ConnectionState("established", "related"), nft.Accept()},
+			{nft.Translated(), nft.Accept()},
+			{nft.Echo(), nft.Accept()},
+			{nft.Drop()},
 		}},
-		{Name: "prerouting", Type: "nat", Hook: "prerouting", Priority: priorityDNAT, Rules: []Rule{
-			{LocalDestination(), Jump("publish")},
+		{Name: "prerouting", Type: "nat", Hook: "prerouting", Priority: priorityDNAT, Rules: []nft.Rule{
+			{nft.LocalDestination(), nft.Jump("publish")},
 		}},
-		{Name: "output", Type: "nat", Hook: "output", Priority: priorityDNAT, Rules: []Rule{
-			{LocalDestination(), Jump("publish")},
+		{Name: "output", Type: "nat", Hook: "output", Priority: priorityDNAT, Rules: []nft.Rule{
+			{nft.LocalDestination(), nft.Jump("publish")},
 		}},
-		{Name: "publish", Rules: []Rule{
+		{Name: "publish", Rules: []nft.Rule{
 			// The gateways and the address of DNS are not the host's to publish.
-			{Destination(linkLocalNet), Return()},
-			{InSet(setGateways, fieldDestination), Return()},
-			{TranslateTo(setPublishIP, fieldDestination, fieldProtocol, fieldDestinationPort)},
-			{TranslateTo(setPublished, fieldProtocol, fieldDestinationPort)},
+			{nft.Destination(linkLocalNet), nft.Return()},
+			{nft.InSet(setGateways, nft.FieldDestination), nft.Return()},
+			{nft.TranslateTo(setPublishIP, nft.FieldDestination, nft.FieldProtocol, nft.FieldDestinationPort)},
+			{nft.TranslateTo(setPublished, nft.FieldProtocol, nft.FieldDestinationPort)},
 		}},
-		{Name: "postrouting", Type: "nat", Hook: "postrouting", Priority: prioritySNAT, Rules: []Rule{
-			{InSet(setSelf, fieldSource, fieldDestination), Masquerade()},
-			{Source(loopbackNet), OutLink(ours), Masquerade()},
-			{InSet(setEgress, fieldSource), NotInSet(setFleet, fieldDestination), Masquerade()},
+		{Name: "postrouting", Type: "nat", Hook: "postrouting", Priority: prioritySNAT, Rules: []nft.Rule{
+			{nft.InSet(setSelf, nft.FieldSource, nft.FieldDestination), nft.Masquerade()},
+			{nft.Source(loopbackNet), nft.OutLink(ours), nft.Masquerade()},
+			{nft.InSet(setEgress, nft.FieldSource), nft.NotInSet(setFleet, nft.FieldDestination), nft.Masquerade()},
 		}},
 	}
 }
 
 // networkChains are the rules of one network, for what leaves its endpoints
 // and for what enters them.
-func networkChains(n Network) []Chain {
+func networkChains(n Network) []nft.Chain {
 	subnet := n.Subnet.String()
-	leave := []Rule{{Destination(subnet), Return()}}
-	enter := []Rule{{Source(subnet), Return()}}
+	leave := []nft.Rule{{nft.Destination(subnet), nft.Return()}}
+	enter := []nft.Rule{{nft.Source(subnet), nft.Return()}}
 	if n.Egress {
 		leave = append(leave,
-			Rule{Translated(), Return()},
-			Rule{InSet(setFleet, fieldDestination), Drop()},
+			nft.Rule{nft.Translated(), nft.Return()},
+			nft.Rule{nft.InSet(setFleet, nft.FieldDestination), nft.Drop()},
 			// Engines' own networks are other networks too.
-			Rule{OutLink(dockerBridges), Drop()},
-			Rule{OutLink(dockerBridgesBr), Drop()})
-		enter = append(enter, Rule{Translated(), Return()})
+			nft.Rule{nft.OutLink(dockerBridges), nft.Drop()},
+			nft.Rule{nft.OutLink(dockerBridgesBr), nft.Drop()})
+		enter = append(enter, nft.Rule{nft.Translated(), nft.Return()})
 	} else {
-		leave = append(leave, Rule{Drop()})
+		leave = append(leave, nft.Rule{nft.Drop()})
 	}
-	return []Chain{
+	return []nft.Chain{
 		{Name: leaveChain(n.ID), Rules: leave},
-		{Name: enterChain(n.ID), Rules: append(enter, Rule{Drop()})},
+		{Name: enterChain(n.ID), Rules: append(enter, nft.Rule{nft.Drop()})},
 	}
 }
 
@@ -207,10 +172,10 @@ func leaveChain(network string) string { return "leave-" + network }
 func enterChain(network string) string { return "enter-" + network }
 
 // networkElements are the elements that follow from networks and pools.
-func networkElements(s State) []Element {
-	var all []Element
+func networkElements(s State) []nft.Element {
+	var all []nft.Element
 	for _, p := range merge(s.Fleet) {
-		all = append(all, Element{Set: setFleet, Key: []string{p.String()}})
+		all = append(all, nft.Element{Set: setFleet, Key: []string{p.String()}})
 	}
 	var egress []netip.Prefix
 	seen := map[netip.Addr]bool{}
@@ -220,18 +185,18 @@ func networkElements(s State) []Element {
 		}
 		if !seen[n.Gateway] {
 			seen[n.Gateway] = true
-			all = append(all, Element{Set: setGateways, Key: []string{n.Gateway.String()}})
+			all = append(all, nft.Element{Set: setGateways, Key: []string{n.Gateway.String()}})
 		}
 	}
 	for _, p := range merge(egress) {
-		all = append(all, Element{Set: setEgress, Key: []string{p.String()}})
+		all = append(all, nft.Element{Set: setEgress, Key: []string{p.String()}})
 	}
 	return all
 }
 
 // endpointElements are the elements of one endpoint but for its ports.
-func endpointElements(e Endpoint) []Element {
-	return []Element{
+func endpointElements(e Endpoint) []nft.Element {
+	return []nft.Element{
 		{Set: setPins, Key: []string{e.Link, e.Address.String()}},
 		{Set: setLeave, Key: []string{e.Link}, Data: []string{"goto " + leaveChain(e.Network)}},
 		{Set: setEnter, Key: []string{e.Link}, Data: []string{"goto " + enterChain(e.Network)}},
@@ -239,19 +204,19 @@ func endpointElements(e Endpoint) []Element {
 }
 
 // portElements are the elements of an endpoint's published ports.
-func portElements(e Endpoint) []Element {
+func portElements(e Endpoint) []nft.Element {
 	if len(e.Ports) == 0 {
 		return nil
 	}
 	a := e.Address.String()
-	all := []Element{{Set: setSelf, Key: []string{a, a}}}
+	all := []nft.Element{{Set: setSelf, Key: []string{a, a}}}
 	for _, p := range e.Ports {
 		key := []string{protocolName(p.Protocol), fmt.Sprint(p.HostPort)}
 		set := setPublished
 		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
 			key, set = append([]string{p.HostIP.String()}, key...), setPublishIP
 		}
-		all = append(all, Element{Set: set, Key: key, Data: []string{a, fmt.Sprint(p.Port)}})
+		all = append(all, nft.Element{Set: set, Key: key, Data: []string{a, fmt.Sprint(p.Port)}})
 	}
 	return all
 }

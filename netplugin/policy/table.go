@@ -1,13 +1,14 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
+
+	"clocker.io/clocker/netplugin/nft"
 )
 
 // Table keeps the kernel's table equal to a [State] that changes bit by bit.
@@ -27,7 +28,7 @@ type Table struct {
 
 	// turn is held by whoever talks to the kernel, by conn.
 	turn sync.Mutex
-	conn connection
+	conn nft.Connection
 }
 
 // commit is one transaction with the kernel, shared by all whose changes are
@@ -40,10 +41,7 @@ type commit struct {
 
 // op is one change to the table.
 type op struct {
-	add, remove             []Element
-	addChains, removeChains []Chain
-	// replace are interval sets to be filled anew.
-	replace []Set
+	nft.Change
 	// reload replaces the table as a whole.
 	reload bool
 }
@@ -73,7 +71,7 @@ func (t *Table) SetFleet(ps []netip.Prefix) error {
 		return nil
 	}
 	t.fleet = merged
-	return t.commit(op{replace: []Set{t.set(setFleet)}})
+	return t.commit(op{Change: nft.Change{Replace: []nft.Set{t.set(setFleet)}}})
 }
 
 // PutNetwork adds a network, or changes it.
@@ -89,10 +87,10 @@ func (t *Table) PutNetwork(n Network) error {
 		// Rare, and it changes rules: as a whole.
 		return t.commit(op{reload: true})
 	}
-	return t.commit(op{
-		addChains: networkChains(n),
-		replace:   []Set{t.set(setEgress), t.set(setGateways)},
-	})
+	return t.commit(op{Change: nft.Change{
+		AddChains: networkChains(n),
+		Replace:   []nft.Set{t.set(setEgress), t.set(setGateways)},
+	}})
 }
 
 // RemoveNetwork removes a network, and endpoints that it still has.
@@ -104,12 +102,12 @@ func (t *Table) RemoveNetwork(id string) error {
 		return nil
 	}
 	delete(t.networks, id)
-	o := op{removeChains: networkChains(n), replace: []Set{t.set(setEgress), t.set(setGateways)}}
+	o := op{Change: nft.Change{RemoveChains: networkChains(n), Replace: []nft.Set{t.set(setEgress), t.set(setGateways)}}}
 	for link, e := range t.endpoints {
 		if e.Network == id {
 			delete(t.endpoints, link)
-			o.remove = append(o.remove, endpointElements(e)...)
-			o.remove = append(o.remove, portElements(e)...)
+			o.Remove = append(o.Remove, endpointElements(e)...)
+			o.Remove = append(o.Remove, portElements(e)...)
 		}
 	}
 	return t.commit(o)
@@ -124,10 +122,10 @@ func (t *Table) PutEndpoint(e Endpoint) error {
 	}
 	old, had := t.endpoints[e.Link]
 	t.endpoints[e.Link] = e
-	o := op{add: append(endpointElements(e), portElements(e)...)}
+	o := op{Change: nft.Change{Add: append(endpointElements(e), portElements(e)...)}}
 	if had {
-		o.remove = append(endpointElements(old), portElements(old)...)
-		o.add, o.remove = difference(o.add, o.remove), difference(o.remove, o.add)
+		o.Remove = append(endpointElements(old), portElements(old)...)
+		o.Add, o.Remove = difference(o.Add, o.Remove), difference(o.Remove, o.Add)
 	}
 	if err := t.commit(o); err != nil {
 		return err
@@ -145,7 +143,7 @@ func (t *Table) RemoveEndpoint(link string) error {
 		return nil
 	}
 	delete(t.endpoints, link)
-	if err := t.commit(op{remove: append(endpointElements(e), portElements(e)...)}); err != nil {
+	if err := t.commit(op{Change: nft.Change{Remove: append(endpointElements(e), portElements(e)...)}}); err != nil {
 		return err
 	}
 	t.forgetChanged(e.Ports, nil)
@@ -167,7 +165,7 @@ func (t *Table) state() State {
 }
 
 // set renders one set that follows from networks and pools; callers hold mu.
-func (t *Table) set(name string) Set {
+func (t *Table) set(name string) nft.Set {
 	for _, s := range Render(State{Fleet: t.fleet, Networks: slices.Collect(maps.Values(t.networks))}).Sets {
 		if s.Name == name {
 			return s
@@ -179,7 +177,7 @@ func (t *Table) set(name string) Set {
 // commit hands a change over to the kernel, together with others that wait
 // for the same turn, and releases mu, which callers hold.
 func (t *Table) commit(o op) error {
-	if !t.loaded || (len(o.add)+len(o.remove)+len(o.addChains)+len(o.removeChains)+len(o.replace) == 0 && !o.reload) {
+	if !t.loaded || o.Empty() && !o.reload {
 		t.mu.Unlock()
 		return nil
 	}
@@ -203,34 +201,33 @@ func (t *Table) commit(o op) error {
 	return c.err
 }
 
-// elementsOf are elements of one set.
-type elementsOf struct {
-	set      string
-	elements []Element
-}
-
-// group sorts elements by set, keeping the order otherwise.
-func group(es []Element) []elementsOf {
-	var out []elementsOf
-	for _, e := range es {
-		i := slices.IndexFunc(out, func(x elementsOf) bool { return x.set == e.Set })
-		if i < 0 {
-			out = append(out, elementsOf{set: e.Set})
-			i = len(out) - 1
-		}
-		out[i].elements = append(out[i].elements, e)
+// send applies changes in one transaction. If the kernel does not have what
+// the changes rest on, the whole table is put in place instead.
+func (t *Table) send(ops []op) error {
+	var changes []nft.Change
+	reload := false
+	for _, o := range ops {
+		reload = reload || o.reload
+		changes = append(changes, o.Change)
 	}
-	return out
+	if !reload {
+		err := t.conn.Apply(Render(State{}), changes)
+		if err == nil {
+			return nil
+		}
+		t.log.Warn("table differs from what it should be, replacing it", "error", err)
+	}
+	t.mu.Lock()
+	r := Render(t.state())
+	t.mu.Unlock()
+	return t.conn.Load(r)
 }
 
 // difference is what is in a and not in b.
-func difference(a, b []Element) []Element {
-	return slices.DeleteFunc(slices.Clone(a), func(x Element) bool {
-		return slices.ContainsFunc(b, func(y Element) bool {
+func difference(a, b []nft.Element) []nft.Element {
+	return slices.DeleteFunc(slices.Clone(a), func(x nft.Element) bool {
+		return slices.ContainsFunc(b, func(y nft.Element) bool {
 			return x.Set == y.Set && slices.Equal(x.Key, y.Key) && slices.Equal(x.Data, y.Data)
 		})
 	})
 }
-
-// errNoTable means that the table is not in the kernel.
-var errNoTable = errors.New("table is gone")

@@ -25,7 +25,7 @@ func inNamespace(t testing.TB) {
 
 // nft runs nft(8) in the test's namespace: a child is started from this very
 // thread.
-func nft(t testing.TB, args ...string) string {
+func nftCommand(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("nft", args...).CombinedOutput()
 	assert.NilError(t, err, "nft %v: %s", args, out)
@@ -38,7 +38,7 @@ var counters = regexp.MustCompile(`packets \d+ bytes \d+`)
 // their order in a hash table means nothing.
 func listed(t testing.TB) string {
 	t.Helper()
-	text := counters.ReplaceAllString(nft(t, "list", "table", "inet", TableName), "")
+	text := counters.ReplaceAllString(nftCommand(t, "list", "table", "inet", TableName), "")
 	return regexp.MustCompile(`(?s)elements = \{.*?\}`).ReplaceAllStringFunc(text, func(s string) string {
 		parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(s, "elements = {"), "}"), ",")
 		for i := range parts {
@@ -83,9 +83,9 @@ func TestKernelTableIsTheText(t *testing.T) {
 	inNamespace(t)
 	golden, err := filepath.Abs("testdata/table.nft")
 	assert.NilError(t, err)
-	nft(t, "-f", golden)
+	nftCommand(t, "-f", golden)
 	want := listed(t)
-	nft(t, "delete", "table", "inet", TableName)
+	nftCommand(t, "delete", "table", "inet", TableName)
 
 	table := newTable(t)
 	fillIn(t, table, example())
@@ -138,7 +138,7 @@ func TestChangeAfterLoss(t *testing.T) {
 			table := newTable(t)
 			fillIn(t, table, example())
 			assert.Check(t, table.Load())
-			nft(t, harm...)
+			nftCommand(t, harm...)
 			assert.Check(t, table.check(true) != nil, "%s: not noticed", name)
 			assert.Check(t, table.RemoveEndpoint(example().Endpoints[0].Link))
 			assert.Check(t, table.check(true), name)

@@ -2,10 +2,9 @@ package policy
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	"github.com/google/nftables"
+	"clocker.io/clocker/netplugin/nft"
 )
 
 const (
@@ -47,7 +46,7 @@ func (t *Table) check(thorough bool) error {
 	t.turn.Lock()
 	defer t.turn.Unlock()
 	t.mu.Lock()
-	loaded, want := t.loaded, Ruleset{}
+	loaded, want := t.loaded, nft.Ruleset{Family: nft.INet, Table: TableName}
 	if loaded && thorough {
 		want = Render(t.state())
 	}
@@ -55,39 +54,5 @@ func (t *Table) check(thorough bool) error {
 	if !loaded {
 		return nil
 	}
-	c, err := t.conn.open()
-	if err != nil {
-		return nil // nothing is known
-	}
-	table, err := c.ListTableOfFamily(TableName, nftables.TableFamilyINet)
-	if err != nil || table == nil {
-		return errNoTable
-	}
-	for _, chain := range want.Chains {
-		rules, err := c.GetRules(table, &nftables.Chain{Name: chain.Name, Table: table})
-		if err != nil {
-			return fmt.Errorf("read chain %s: %w", chain.Name, err)
-		}
-		if len(rules) != len(chain.Rules) {
-			return fmt.Errorf("chain %s has %d rules instead of %d", chain.Name, len(rules), len(chain.Rules))
-		}
-	}
-	for _, s := range want.Sets {
-		set, err := s.declare(table)
-		if err != nil {
-			return err
-		}
-		have, err := c.GetSetElements(set)
-		if err != nil {
-			return fmt.Errorf("read set %s: %w", s.Name, err)
-		}
-		all, err := elements(s.Elements, s.Interval)
-		if err != nil {
-			return err
-		}
-		if len(have) != len(all) {
-			return fmt.Errorf("set %s has %d elements instead of %d", s.Name, len(have), len(all))
-		}
-	}
-	return nil
+	return t.conn.Compare(want, thorough)
 }

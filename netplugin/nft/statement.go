@@ -1,4 +1,4 @@
-package policy
+package nft
 
 import (
 	"encoding/binary"
@@ -28,21 +28,22 @@ const (
 	ifname = 16 // bytes of an interface's name
 )
 
-// field is something of a packet that sets are looked up by.
-type field struct {
+// Field is something of a packet that sets are looked up by.
+type Field struct {
 	text  string
 	bytes uint32
 	ipv4  bool
 	load  func(reg uint32) expr.Any
 }
 
+// The fields that sets are looked up by.
 var (
-	fieldInLink          = field{"iifname", ifname, false, loadMeta(expr.MetaKeyIIFNAME)}
-	fieldOutLink         = field{"oifname", ifname, false, loadMeta(expr.MetaKeyOIFNAME)}
-	fieldSource          = field{"ip saddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 12, 4)}
-	fieldDestination     = field{"ip daddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 16, 4)}
-	fieldProtocol        = field{"meta l4proto", 4, false, loadMeta(expr.MetaKeyL4PROTO)}
-	fieldDestinationPort = field{"th dport", 4, false, loadPayload(expr.PayloadBaseTransportHeader, 2, 2)}
+	FieldInLink          = Field{"iifname", ifname, false, loadMeta(expr.MetaKeyIIFNAME)}
+	FieldOutLink         = Field{"oifname", ifname, false, loadMeta(expr.MetaKeyOIFNAME)}
+	FieldSource          = Field{"ip saddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 12, 4)}
+	FieldDestination     = Field{"ip daddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 16, 4)}
+	FieldProtocol        = Field{"meta l4proto", 4, false, loadMeta(expr.MetaKeyL4PROTO)}
+	FieldDestinationPort = Field{"th dport", 4, false, loadPayload(expr.PayloadBaseTransportHeader, 2, 2)}
 )
 
 func loadMeta(k expr.MetaKey) func(uint32) expr.Any {
@@ -56,7 +57,7 @@ func loadPayload(base expr.PayloadBase, offset, length uint32) func(uint32) expr
 }
 
 // load puts fields into registers for a lookup.
-func load(fields []field) (s Statement) {
+func load(fields []Field) (s Statement) {
 	var names []string
 	at := uint32(0)
 	for _, f := range fields {
@@ -73,7 +74,7 @@ func load(fields []field) (s Statement) {
 	return s
 }
 
-func lookup(text string, set string, invert bool, fields []field) Statement {
+func lookup(text string, set string, invert bool, fields []Field) Statement {
 	s := load(fields)
 	s.text += text + "@" + set
 	s.exprs = append(s.exprs, &expr.Lookup{SourceRegister: reg1, SetName: set, Invert: invert})
@@ -81,14 +82,14 @@ func lookup(text string, set string, invert bool, fields []field) Statement {
 }
 
 // InSet matches packets whose fields are an element of the set.
-func InSet(set string, fields ...field) Statement { return lookup(" ", set, false, fields) }
+func InSet(set string, fields ...Field) Statement { return lookup(" ", set, false, fields) }
 
 // NotInSet matches packets whose fields are no element of the set.
-func NotInSet(set string, fields ...field) Statement { return lookup(" != ", set, true, fields) }
+func NotInSet(set string, fields ...Field) Statement { return lookup(" != ", set, true, fields) }
 
 // Dispatch goes on where the verdict map says for the field.
-func Dispatch(set string, f field) Statement {
-	s := load([]field{f})
+func Dispatch(set string, f Field) Statement {
+	s := load([]Field{f})
 	s.text += " vmap @" + set
 	s.exprs = append(s.exprs, &expr.Lookup{
 		SourceRegister: reg1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set,
@@ -99,7 +100,7 @@ func Dispatch(set string, f field) Statement {
 // TranslateTo sends the connection to the address and port that the map has
 // for the fields; without an element the rule does not match, and the kernel
 // translates IPv4 packets only.
-func TranslateTo(set string, fields ...field) Statement {
+func TranslateTo(set string, fields ...Field) Statement {
 	s := load(fields)
 	s.text = "dnat ip to " + s.text + " map @" + set
 	s.exprs = append(s.exprs,
@@ -167,14 +168,14 @@ func NotLocalSource() Statement {
 }
 
 // Source matches an address or prefix that a packet comes from.
-func Source(p string) Statement { return addressMatch(fieldSource, p) }
+func Source(p string) Statement { return addressMatch(FieldSource, p) }
 
 // Destination matches an address or prefix that a packet goes to.
-func Destination(p string) Statement { return addressMatch(fieldDestination, p) }
+func Destination(p string) Statement { return addressMatch(FieldDestination, p) }
 
 // addressMatch panics on something that is no address or prefix: all callers
 // pass constants or the text of one.
-func addressMatch(f field, text string) Statement {
+func addressMatch(f Field, text string) Statement {
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		a := netip.MustParseAddr(text)
@@ -195,7 +196,7 @@ func DestinationPort(protocol string, port uint16) Statement {
 	return Statement{text: protocol + " dport " + itoa(port), exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{number}},
-		fieldDestinationPort.load(reg1),
+		FieldDestinationPort.load(reg1),
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.BigEndian.PutUint16(port)},
 	}}
 }
@@ -210,8 +211,8 @@ func Echo() Statement {
 	}}
 }
 
-// Family matches "ipv4" or "ipv6" packets.
-func Family(name string) Statement {
+// NetworkProtocol matches "ipv4" or "ipv6" packets.
+func NetworkProtocol(name string) Statement {
 	number := map[string]byte{"ipv4": unix.NFPROTO_IPV4, "ipv6": unix.NFPROTO_IPV6}[name]
 	return Statement{text: "meta nfproto " + name, exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1},
@@ -219,8 +220,8 @@ func Family(name string) Statement {
 	}}
 }
 
-// Connection matches packets of connections in one of the states.
-func Connection(names ...string) Statement {
+// ConnectionState matches packets of connections in one of the states.
+func ConnectionState(names ...string) Statement {
 	bits := map[string]uint32{
 		"invalid": expr.CtStateBitINVALID, "established": expr.CtStateBitESTABLISHED, "related": expr.CtStateBitRELATED,
 	}

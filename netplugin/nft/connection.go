@@ -1,4 +1,4 @@
-package policy
+package nft
 
 import (
 	"fmt"
@@ -7,14 +7,15 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// connection is a socket to the kernel's packet filter. It is kept open:
+// Connection is a socket to the kernel's packet filter. It is kept open:
 // closing one takes the kernel several milliseconds. After an error it is
 // made anew, as answers to what was sent may still be under way in it.
 //
 // It is for one user at a time.
-type connection struct{ conn *nftables.Conn }
+type Connection struct{ conn *nftables.Conn }
 
-func (c *connection) open() (*nftables.Conn, error) {
+// Open returns the socket, made when there is none.
+func (c *Connection) Open() (*nftables.Conn, error) {
 	if c.conn != nil {
 		return c.conn, nil
 	}
@@ -28,16 +29,17 @@ func (c *connection) open() (*nftables.Conn, error) {
 	return conn, nil
 }
 
-// flush sends what was gathered on the connection, as one transaction.
-func (c *connection) flush() error {
+// Flush sends what was gathered on the connection, as one transaction.
+func (c *Connection) Flush() error {
 	err := c.conn.Flush()
 	if err != nil {
-		c.close()
+		c.Close()
 	}
 	return err
 }
 
-func (c *connection) close() {
+// Close ends the connection; it may be used again.
+func (c *Connection) Close() {
 	if c.conn != nil {
 		_ = c.conn.CloseLasting() // nothing is lost with it
 		c.conn = nil

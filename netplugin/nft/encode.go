@@ -1,4 +1,4 @@
-package policy
+package nft
 
 import (
 	"encoding/binary"
@@ -18,7 +18,7 @@ func itoa(n uint16) string { return strconv.Itoa(int(n)) }
 // String is the table in the notation of nft(8), which reads it back.
 func (r Ruleset) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	fmt.Fprintf(&b, "table %s %s {\n", r.Family, r.Table)
 	for _, s := range r.Sets {
 		kind, types := "set", strings.Join(s.Key, " . ")
 		if len(s.Data) > 0 {
@@ -74,7 +74,7 @@ func (r Rule) exprs() []expr.Any {
 	var all []expr.Any
 	for _, s := range r {
 		if s.ipv4 {
-			all = append(all, Family("ipv4").exprs...)
+			all = append(all, NetworkProtocol("ipv4").exprs...)
 			break
 		}
 	}
