@@ -20,6 +20,7 @@ import (
 	"clocker.io/clocker/netplugin/carrier/direct"
 	"clocker.io/clocker/netplugin/driver"
 	"clocker.io/clocker/netplugin/policy"
+	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/segment/routed"
 	"clocker.io/clocker/netplugin/server"
 	"clocker.io/clocker/netplugin/topology"
@@ -122,7 +123,7 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	}
 	networks, err = driver.New(driver.Config{
 		Host: c.HostID, StateDir: filepath.Join(h.state, "docker"), Boot: strings.TrimSpace(string(boot)),
-		AddressSpace: addresses.LocalSpace, Addresses: pools, Segment: links, Filter: table, Topology: view,
+		AddressSpace: addresses.LocalSpace, Addresses: pools, Segments: map[string]segment.Segment{"routed": links}, Filter: table, Topology: view,
 		Now: time.Now, Log: log,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 // Package carrier says what a carrier is: a way to bring packets from this
 // host to another host of the fleet. `direct` (the hosts are on one link) is
-// in package direct; `vxlan` and `wireguard` will stand beside it.
+// in package direct, `vxlan` (over any network) in package vxlan, `wireguard`
+// (the same, encrypted) in package wireguard; `auto` chooses for each host.
 //
 // A carrier knows hosts and how to reach them. It knows no endpoints and
 // filters nothing.
@@ -10,6 +11,7 @@ package carrier
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 )
 
@@ -21,6 +23,13 @@ type Peer struct {
 	// Host is its id and Address its underlay address.
 	Host    string
 	Address netip.Addr
+	// LinkLocal is the IPv6 address of the interface with Address, MAC its
+	// hardware address, Links are its prefixes, and Key is the host's public
+	// key for WireGuard; see record.Underlay. Any may be missing.
+	LinkLocal netip.Addr
+	MAC       net.HardwareAddr
+	Links     []netip.Prefix
+	Key       string
 	// Prefixes is what lies behind it, for carriers that must know.
 	Prefixes []netip.Prefix
 }
@@ -29,11 +38,16 @@ type Peer struct {
 type Hop struct {
 	// Link is the index of the interface.
 	Link int
-	// Gateway is the next hop; not valid when the link needs none.
-	Gateway netip.Addr
+	// Gateway is the next hop, Gateway6 that of IPv6 packets; not valid when
+	// the link needs none.
+	Gateway  netip.Addr
+	Gateway6 netip.Addr
 	// OnLink says that the gateway is on the link although no address says
 	// so.
 	OnLink bool
+	// MTU is the greatest packet in bytes that the way takes, 0 for what the
+	// link takes.
+	MTU int
 }
 
 // Carrier is one way between hosts. It may make and remove devices and

@@ -68,16 +68,6 @@ type Filter interface {
 	Load() error
 }
 
-// Segment is what the driver needs of a segment.
-type Segment interface {
-	segment.Segment
-	// Adopt takes over what an earlier run made and reports endpoints whose
-	// links are gone.
-	Adopt([]segment.Network, []segment.Endpoint) ([]segment.Endpoint, error)
-	// Gone reports attached endpoints whose links are gone.
-	Gone() ([]segment.Endpoint, error)
-}
-
 // Topology is what is known of the fleet's networks.
 type Topology interface {
 	Read(func(t *topology.Topology, k topology.Knowledge))
@@ -97,9 +87,10 @@ type Config struct {
 	// with addresses from it are not foreign.
 	AddressSpace string
 	Addresses    Addresses
-	Segment      Segment
-	Filter       Filter
-	Topology     Topology
+	// Segments are by name, "routed" and "bridged".
+	Segments map[string]segment.Segment
+	Filter   Filter
+	Topology Topology
 	// Now is the clock.
 	Now func() time.Time
 	Log *slog.Logger
@@ -175,7 +166,7 @@ func (d *Driver) restore() error {
 		attached = append(attached, e.Endpoint)
 	}
 	d.readFleet()
-	gone, err := d.Segment.Adopt(present, attached)
+	gone, err := d.adopt(present, attached)
 	if err != nil {
 		return fmt.Errorf("take over endpoints: %w", err)
 	}

@@ -84,6 +84,10 @@ func (e *edge) RemoveNetwork(id string)                     { delete(e.here, id)
 func (e *edge) Detach(x segment.Endpoint)                   { delete(e.attached, x.ID) }
 func (e *edge) Gone() ([]segment.Endpoint, error)           { return e.gone, nil }
 func (e *edge) Attach(x segment.Endpoint) error             { e.attached[x.ID] = x; return e.failLinks }
+func (e *edge) Run(ctx context.Context, _ <-chan struct{}) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
 func (e *edge) Read(f func(*topology.Topology, topology.Knowledge)) {
 	f(topology.New(), topology.Followed)
 }
@@ -144,7 +148,7 @@ func (b *bench) start(t *testing.T) {
 	t.Helper()
 	var err error
 	b.Driver, err = New(Config{
-		Host: "h1", StateDir: b.dir, Boot: b.boot, AddressSpace: "ours", Addresses: b.edge, Segment: b.edge,
+		Host: "h1", StateDir: b.dir, Boot: b.boot, AddressSpace: "ours", Addresses: b.edge, Segments: map[string]segment.Segment{"routed": b.edge},
 		Filter: rules{b.edge}, Topology: etcd{b.edge}, Now: func() time.Time { return b.now }, Log: slog.New(slog.DiscardHandler),
 	})
 	assert.NilError(t, err)

@@ -122,7 +122,7 @@ func (d *Driver) add(e endpointState) error {
 	if err := d.Filter.PutEndpoint(filterEndpoint(e)); err != nil {
 		return err
 	}
-	if err := d.Segment.Attach(e.Endpoint); err != nil {
+	if err := d.attach(e.Endpoint); err != nil {
 		return err
 	}
 	d.Addresses.Annotate(e.Network.ID, e.Address.Addr(), addresses.Note{MAC: e.MAC.String(), Endpoint: e.ID})
@@ -245,7 +245,7 @@ func (d *Driver) tearDown(id string) {
 	}
 	d.removeRules(e)
 	d.ports.Release(id)
-	d.Segment.Detach(e.Endpoint)
+	d.detach(e.Endpoint)
 	if err := d.files.deleteEndpoint(id); err != nil {
 		d.Log.Error("endpoint's state left behind", "endpoint", id, "error", err)
 	}

@@ -179,10 +179,11 @@ func (o options) agree(n record.Network) error {
 
 // present makes a network present on this host.
 func (d *Driver) present(s networkState) error {
-	if s.Network.Segment != "routed" && s.Network.Segment != "" {
-		return fmt.Errorf("network %s is %s: this host has only routed networks yet", s.Network.ID, s.Network.Segment)
-	}
 	sn, err := segmentNetwork(s.Network)
+	if err != nil {
+		return err
+	}
+	links, err := d.segmentOf(sn)
 	if err != nil {
 		return err
 	}
@@ -196,7 +197,7 @@ func (d *Driver) present(s networkState) error {
 		return d.absent(s.ID, err)
 	}
 	d.readFleet()
-	if err := d.Segment.AddNetwork(sn); err != nil {
+	if err := links.AddNetwork(sn); err != nil {
 		return d.absent(s.ID, err)
 	}
 	return nil
@@ -235,7 +236,9 @@ func (d *Driver) DeleteNetwork(r *network.DeleteNetworkRequest) error {
 		d.tearDown(id)
 	}
 	if last {
-		d.Segment.RemoveNetwork(n.Network.ID)
+		for _, s := range d.Segments {
+			s.RemoveNetwork(n.Network.ID)
+		}
 		if err := d.Filter.RemoveNetwork(n.Network.ID); err != nil {
 			d.Log.Error("network's rules left behind", "network", n.Network.ID, "error", err)
 		}

@@ -104,7 +104,7 @@ func (d *Driver) settle(n networkState) error {
 // their containers ended while the engine could not tell, and lets the IPAM
 // driver compare what is held with what is in use.
 func (d *Driver) reconcile() {
-	gone, err := d.Segment.Gone()
+	gone, err := d.vanished()
 	if err != nil {
 		d.Log.Warn("links not compared", "error", err)
 		return
@@ -170,6 +170,6 @@ func (d *Driver) InUse(network string, a netip.Addr) bool {
 	if id == "" {
 		return false
 	}
-	gone, err := d.Segment.Gone()
+	gone, err := d.vanished()
 	return err != nil || !slices.ContainsFunc(gone, func(e segment.Endpoint) bool { return e.ID == id })
 }

@@ -180,5 +180,5 @@ func segmentNetwork(n record.Network) (segment.Network, error) {
 	if err != nil {
 		return segment.Network{}, fmt.Errorf("read network %s: %w", n.ID, err)
 	}
-	return segment.Network{ID: n.ID, Subnet: subnet.Masked(), Gateway: gateway, MTU: n.MTU, Carrier: n.Carrier}, nil
+	return segment.Network{ID: n.ID, Subnet: subnet.Masked(), Gateway: gateway, MTU: n.MTU, Carrier: n.Carrier, Kind: n.Segment, VNI: n.VNI}, nil
 }

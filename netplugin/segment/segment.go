@@ -11,6 +11,8 @@
 package segment
 
 import (
+	"context"
+	"crypto/sha256"
 	"net"
 	"net/netip"
 )
@@ -18,10 +20,18 @@ import (
 // Network is a network of the fleet as it is present on this host.
 type Network struct {
 	// ID is the network's id in the fleet, not the engine's.
-	ID      string       `json:"id"`
-	Subnet  netip.Prefix `json:"subnet"`
-	Gateway netip.Addr   `json:"gateway"`
-	MTU     int          `json:"mtu"`
+	ID string `json:"id"`
+	// Subnet and Gateway are IPv4, Subnet6 and Gateway6 IPv6. Those of a
+	// family that the network does not have are not valid.
+	Subnet   netip.Prefix `json:"subnet,omitzero"`
+	Gateway  netip.Addr   `json:"gateway,omitzero"`
+	Subnet6  netip.Prefix `json:"subnet6,omitzero"`
+	Gateway6 netip.Addr   `json:"gateway6,omitzero"`
+	MTU      int          `json:"mtu"`
+	// Kind is "routed" or "bridged"; VNI is the identifier of a bridged
+	// network on the wire.
+	Kind string `json:"kind,omitempty"`
+	VNI  int    `json:"vni,omitempty"`
 	// Carrier is "direct", "vxlan", "wireguard" or "auto".
 	Carrier string `json:"carrier,omitempty"`
 }
@@ -33,9 +43,39 @@ type Endpoint struct {
 	Network Network `json:"network"`
 	// Address is the address with the mask that the container's interface
 	// gets: a single address where neighbours are routed to, the subnet
-	// where the container takes them to be on its link.
-	Address netip.Prefix     `json:"address"`
-	MAC     net.HardwareAddr `json:"mac"`
+	// where the container takes them to be on its link. Address6 is the same
+	// of IPv6. At least one is valid.
+	Address  netip.Prefix     `json:"address,omitzero"`
+	Address6 netip.Prefix     `json:"address6,omitzero"`
+	MAC      net.HardwareAddr `json:"mac"`
+}
+
+// Addresses are the endpoint's addresses, of either family.
+func (e Endpoint) Addresses() []netip.Addr {
+	var all []netip.Addr
+	for _, p := range []netip.Prefix{e.Address, e.Address6} {
+		if p.IsValid() {
+			all = append(all, p.Addr())
+		}
+	}
+	return all
+}
+
+// Subnets are the network's subnets with their gateways, of either family.
+func (n Network) Subnets() []Subnet {
+	var all []Subnet
+	for _, s := range []Subnet{{n.Subnet, n.Gateway}, {n.Subnet6, n.Gateway6}} {
+		if s.Prefix.IsValid() {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// Subnet is one family's part of a network.
+type Subnet struct {
+	Prefix  netip.Prefix
+	Gateway netip.Addr
 }
 
 // Segment is one kind of segment. All methods may be called at the same time
@@ -54,6 +94,16 @@ type Segment interface {
 	// it away.
 	AddNetwork(Network) error
 	RemoveNetwork(id string)
+	// Adopt takes over networks and endpoints that an earlier run attached,
+	// and reports those endpoints whose links are gone. Links of its kind that
+	// belong to none of them are removed.
+	Adopt([]Network, []Endpoint) (gone []Endpoint, err error)
+	// Gone reports the endpoints whose links are gone: their containers
+	// ended, or somebody removed the link.
+	Gone() ([]Endpoint, error)
+	// Run keeps the kernel in step with what is attached and with the other
+	// hosts until ctx ends. changed signals a change of the topology.
+	Run(ctx context.Context, changed <-chan struct{}) error
 }
 
 // LinkPrefix begins the name of the host's end of every endpoint's link, and
@@ -77,6 +127,10 @@ func shorten(id string) string { return id[:min(13, len(id))] }
 // MAC derives an endpoint's hardware address from its address, so that a
 // neighbour entry stays right when an address is used again.
 func MAC(a netip.Addr) net.HardwareAddr {
+	if a.Is6() {
+		b := sha256.Sum256(a.AsSlice())
+		return net.HardwareAddr{0x02, 0x46, b[0], b[1], b[2], b[3]}
+	}
 	b := a.As4()
 	return net.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}
 }

@@ -28,6 +28,16 @@ type Topology struct {
 	Endpoints map[string]map[netip.Addr]record.Endpoint
 	// Underlays are by host id.
 	Underlays map[string]record.Underlay
+	// Pins and Services are by network id, then by address.
+	Pins     map[string]map[netip.Addr]record.Pin
+	Services map[string]map[netip.Addr]record.Service
+	// Attached are by network id, then by host id.
+	Attached map[string]map[string]record.Attached
+	// Names are the replicas that can be reached, by host id and task.
+	Names map[string]map[string]record.NameRecord
+	// Published are by "tcp_80", Rules by their id.
+	Published map[string]record.Published
+	Rules     map[string]record.Rule
 }
 
 // New returns an empty topology.
@@ -38,6 +48,12 @@ func New() *Topology {
 		Blocks:    map[string]map[netip.Prefix]record.Block{},
 		Endpoints: map[string]map[netip.Addr]record.Endpoint{},
 		Underlays: map[string]record.Underlay{},
+		Pins:      map[string]map[netip.Addr]record.Pin{},
+		Services:  map[string]map[netip.Addr]record.Service{},
+		Attached:  map[string]map[string]record.Attached{},
+		Names:     map[string]map[string]record.NameRecord{},
+		Published: map[string]record.Published{},
+		Rules:     map[string]record.Rule{},
 	}
 }
 
@@ -52,6 +68,12 @@ const (
 	Block
 	Endpoint
 	Underlay
+	Pin
+	Service
+	Attached
+	Name
+	Published
+	Rule
 )
 
 // Put takes a record in. It returns what the record is about; a record that
@@ -66,16 +88,25 @@ func (t *Topology) Put(k store.Keys, r store.Raw) (Kind, error) {
 		err = put(t.Networks, name, r)
 	case Underlay:
 		err = put(t.Underlays, name, r)
+	case Published:
+		err = put(t.Published, name, r)
+	case Rule:
+		err = put(t.Rules, name, r)
+	case Attached:
+		err = put(sub(t.Attached, network), name, r)
+	case Name:
+		err = put(sub(t.Names, network), name, r)
+	case Pin:
+		err = putAddress(t.Pins, network, name, r)
+	case Service:
+		err = putAddress(t.Services, network, name, r)
 	case Block:
 		var p netip.Prefix
 		if p, err = blockPrefix(name); err == nil {
 			err = put(sub(t.Blocks, network), p, r)
 		}
 	case Endpoint:
-		var a netip.Addr
-		if a, err = netip.ParseAddr(name); err == nil {
-			err = put(sub(t.Endpoints, network), a, r)
-		}
+		err = putAddress(t.Endpoints, network, name, r)
 	}
 	return kind, err
 }
@@ -90,22 +121,32 @@ func (t *Topology) Delete(k store.Keys, key string) Kind {
 		delete(t.Networks, name)
 	case Underlay:
 		delete(t.Underlays, name)
+	case Published:
+		delete(t.Published, name)
+	case Rule:
+		delete(t.Rules, name)
+	case Attached:
+		drop(t.Attached, network, name)
+	case Name:
+		drop(t.Names, network, name)
+	case Pin:
+		dropAddress(t.Pins, network, name)
+	case Service:
+		dropAddress(t.Services, network, name)
 	case Block:
 		if p, err := blockPrefix(name); err == nil {
 			drop(t.Blocks, network, p)
 		}
 	case Endpoint:
-		if a, err := netip.ParseAddr(name); err == nil {
-			drop(t.Endpoints, network, a)
-		}
+		dropAddress(t.Endpoints, network, name)
 	}
 	return kind
 }
 
-// NetworkBySubnet finds the network with a subnet.
+// NetworkBySubnet finds the network with a subnet of either family.
 func (t *Topology) NetworkBySubnet(subnet netip.Prefix) (record.Network, bool) {
 	for _, n := range t.Networks {
-		if p, err := netip.ParsePrefix(n.Subnet); err == nil && p == subnet {
+		if n.Subnet == subnet.String() || n.Subnet6 == subnet.String() {
 			return n, true
 		}
 	}
@@ -127,8 +168,8 @@ func (t *Topology) LeastMTU() int {
 	return least
 }
 
-// Prefixes is all address space of the fleet: its pools, and subnets outside
-// of them, in no order.
+// Prefixes is all address space of the fleet, of both families: its pools, and
+// subnets outside of them, in no order.
 func (t *Topology) Prefixes() []netip.Prefix {
 	var all []netip.Prefix
 	for _, p := range t.Pools {
@@ -137,37 +178,39 @@ func (t *Topology) Prefixes() []netip.Prefix {
 		}
 	}
 	for _, n := range t.Networks {
-		if c, err := netip.ParsePrefix(n.Subnet); err == nil {
-			all = append(all, c.Masked())
+		for _, s := range []string{n.Subnet, n.Subnet6} {
+			if c, err := netip.ParsePrefix(s); err == nil {
+				all = append(all, c.Masked())
+			}
 		}
 	}
 	return all
 }
 
-// parse splits a key: for blocks and endpoints network is the network's id
-// and name what stands below it.
+// parse splits a key: of those that have two parts after their prefix network
+// is the first, a network's id (a host's, of names), and name the second.
 func parse(k store.Keys, key string) (kind Kind, network, name string) {
 	for _, c := range []struct {
 		prefix string
 		kind   Kind
+		nested bool
 	}{
-		{k.Endpoints(), Endpoint}, {k.Blocks(), Block}, {k.Networks(), Network}, {k.Underlays(), Underlay}, {k.Pools(), Pool},
+		{k.Endpoints(), Endpoint, true}, {k.Names(), Name, true}, {k.Blocks(), Block, true}, {k.Pins(), Pin, true},
+		{k.Services(), Service, true}, {k.Attachments(), Attached, true},
+		{k.Networks(), Network, false}, {k.Underlays(), Underlay, false}, {k.Pools(), Pool, false},
+		{k.PublishedPorts(), Published, false}, {k.Rules(), Rule, false},
 	} {
 		rest, ok := strings.CutPrefix(key, c.prefix)
 		if !ok {
 			continue
 		}
-		if c.kind == Endpoint || c.kind == Block {
-			network, name, ok = strings.Cut(rest, "/")
-			if !ok || strings.Contains(name, "/") {
-				return Other, "", ""
-			}
-			return c.kind, network, name
+		if c.nested {
+			network, rest, ok = strings.Cut(rest, "/")
 		}
-		if strings.Contains(rest, "/") {
+		if !ok || strings.Contains(rest, "/") {
 			return Other, "", ""
 		}
-		return c.kind, "", rest
+		return c.kind, network, rest
 	}
 	return Other, "", ""
 }
@@ -183,6 +226,20 @@ func put[K comparable, V any](m map[K]V, key K, r store.Raw) error {
 		m[key] = v
 	}
 	return err
+}
+
+func putAddress[V any](m map[string]map[netip.Addr]V, network, name string, r store.Raw) error {
+	a, err := netip.ParseAddr(name)
+	if err != nil {
+		return err
+	}
+	return put(sub(m, network), a, r)
+}
+
+func dropAddress[V any](m map[string]map[netip.Addr]V, network, name string) {
+	if a, err := netip.ParseAddr(name); err == nil {
+		drop(m, network, a)
+	}
 }
 
 func sub[K comparable, V any](m map[string]map[K]V, name string) map[K]V {

@@ -20,7 +20,9 @@ func TestParse(t *testing.T) {
 	for key, want := range map[string]Kind{
 		k.Pool("default"): Pool, k.Network("n"): Network, k.Block("n", "10.0.0.0/26"): Block,
 		k.Endpoint("n", "10.0.0.5"): Endpoint, k.Underlay("h"): Underlay,
-		k.NetworkGuard(): Other, k.Name("h", "t"): Other, k.NetworkUse("n", "h"): Other, k.Schema(): Other,
+		k.Name("h", "t"): Name, k.Pin("n", "10.0.0.5"): Pin, k.Service("n", "fd00::5"): Service, k.Attached("n", "h"): Attached,
+		k.Published("tcp", 80): Published, k.Rule("r"): Rule, k.Ask("h", "i"): Other,
+		k.NetworkGuard(): Other, k.NetworkUse("n", "h"): Other, k.Schema(): Other,
 		k.Networks() + "a/b": Other, k.Blocks() + "n": Other, k.Endpoints() + "n/a/b": Other, "": Other,
 	} {
 		got, _, _ := parse(k, key)

@@ -29,8 +29,9 @@ type View struct {
 	// guarded by mu.
 	raws map[string]json.RawMessage
 
-	// listeners get a signal after each change; guarded by mu.
-	listeners map[chan struct{}]bool
+	// listeners get a signal after each change of one of their kinds; guarded
+	// by mu.
+	listeners map[chan struct{}]kinds
 	dirty     chan struct{}
 }
 
@@ -57,7 +58,7 @@ func NewView(s *store.Store, dir string, log *slog.Logger) (*View, error) {
 	v := &View{
 		store: s, log: log, file: filepath.Join(dir, "topology.json"),
 		now: New(), raws: map[string]json.RawMessage{},
-		listeners: map[chan struct{}]bool{}, dirty: make(chan struct{}, 1),
+		listeners: map[chan struct{}]kinds{}, dirty: make(chan struct{}, 1),
 	}
 	b, err := os.ReadFile(v.file)
 	switch {
@@ -91,12 +92,24 @@ func (v *View) Run(ctx context.Context, others ...func(store.Change)) error {
 	})
 }
 
-// Changes returns a channel that gets a value when the topology has changed
-// since the last one was taken, until ctx ends.
-func (v *View) Changes(ctx context.Context) <-chan struct{} {
-	c := make(chan struct{}, 1)
+// kinds is a set of kinds.
+type kinds uint32
+
+func (k kinds) with(other Kind) kinds { return k | 1<<other }
+
+// Changes returns a channel that gets a value when records of one of the kinds
+// have changed since the last one was taken, until ctx ends. Without kinds it
+// is told of all.
+func (v *View) Changes(ctx context.Context, of ...Kind) <-chan struct{} {
+	c, wanted := make(chan struct{}, 1), kinds(0)
+	for _, k := range of {
+		wanted = wanted.with(k)
+	}
+	if len(of) == 0 {
+		wanted = ^wanted
+	}
 	v.mu.Lock()
-	v.listeners[c] = true
+	v.listeners[c] = wanted
 	v.mu.Unlock()
 	context.AfterFunc(ctx, func() {
 		v.mu.Lock()
@@ -131,41 +144,44 @@ func (v *View) Network(ctx context.Context, id string) (record.Network, error) {
 
 func (v *View) apply(c store.Change) {
 	v.mu.Lock()
-	relevant := c.Reset
+	changed := kinds(0)
 	if c.Reset {
+		changed = ^changed
 		v.now, v.raws = New(), map[string]json.RawMessage{}
 		v.know = Followed
 	}
 	for _, r := range c.Puts {
-		relevant = v.put(r) || relevant
+		changed = changed.with(v.put(r))
 	}
 	for _, key := range c.Deletes {
-		if v.now.Delete(v.store.Keys, key) != Other {
-			delete(v.raws, key)
-			relevant = true
-		}
+		kind := v.now.Delete(v.store.Keys, key)
+		changed = changed.with(kind)
+		delete(v.raws, key)
 	}
-	if relevant {
-		for l := range v.listeners {
+	changed &^= 1 << Other
+	for l, wanted := range v.listeners {
+		if changed&wanted != 0 {
 			signal(l)
 		}
+	}
+	if changed != 0 {
 		signal(v.dirty)
 	}
 	v.mu.Unlock()
 }
 
-// put takes a record in and reports whether it matters. Callers hold mu or
-// are alone.
-func (v *View) put(r store.Raw) bool {
+// put takes a record in and returns what it is about. Callers hold mu or are
+// alone.
+func (v *View) put(r store.Raw) Kind {
 	kind, err := v.now.Put(v.store.Keys, r)
 	if err != nil {
 		v.log.Error("record cannot be read, ignored", "key", r.Key, "error", err)
-		return false
+		return Other
 	}
 	if kind != Other {
 		v.raws[r.Key] = r.Value
 	}
-	return kind != Other
+	return kind
 }
 
 // save writes the remembered file after changes. It is not synced: after a

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"clocker.io/clocker/pkg/record"
@@ -66,7 +67,7 @@ func (a Announcer) announce(ctx context.Context) error {
 	}
 	u := it.Value
 	u.Host, u.Address, u.MTU = a.Host, a.Address, mtu
-	if it.Revision != 0 && u == it.Value {
+	if it.Revision != 0 && reflect.DeepEqual(u, it.Value) {
 		return nil
 	}
 	_, err = a.Store.Txn().Unchanged(key, it.Revision).Put(key, u).Commit(ctx)

@@ -214,7 +214,8 @@ const (
 	StateLost      = "lost" // its host does not answer; set by readers, never stored
 )
 
-// Pool is address space that networks take their subnets from.
+// Pool is address space that networks take their subnets from: of one family,
+// that of its CIDR.
 type Pool struct {
 	Name string `json:"name"`
 	CIDR string `json:"cidr"`
@@ -231,23 +232,45 @@ type Network struct {
 	// carries no name, the agent adds it.
 	Name string `json:"name"`
 	// App owns the network; empty for one made by hand.
-	App     string `json:"app,omitempty"`
-	Subnet  string `json:"subnet"`
-	Gateway string `json:"gateway"`
+	App string `json:"app,omitempty"`
+	// Subnet and Gateway are IPv4, Subnet6 and Gateway6 IPv6; of the two
+	// families one may be missing.
+	Subnet   string `json:"subnet,omitempty"`
+	Gateway  string `json:"gateway,omitempty"`
+	Subnet6  string `json:"subnet6,omitempty"`
+	Gateway6 string `json:"gateway6,omitempty"`
 	// Range limits the addresses that containers get to a part of the
 	// subnet, in CIDR form; empty means all of it.
-	Range string `json:"range,omitempty"`
-	// Reserved are addresses of the subnet that something outside the fleet
+	Range  string `json:"range,omitempty"`
+	Range6 string `json:"range6,omitempty"`
+	// Reserved are addresses of the subnets that something outside the fleet
 	// has (docker's --aux-address); no container gets them.
 	Reserved []string `json:"reserved,omitempty"`
-	// BlockBits is the prefix length of the blocks that hosts claim.
-	BlockBits int `json:"blockBits"`
+	// BlockBits and BlockBits6 are the prefix lengths of the blocks that hosts
+	// claim.
+	BlockBits  int `json:"blockBits,omitempty"`
+	BlockBits6 int `json:"blockBits6,omitempty"`
 	// Segment is "routed" or "bridged"; Carrier "direct", "vxlan",
 	// "wireguard" or "auto".
-	Segment  string `json:"segment"`
-	Carrier  string `json:"carrier"`
-	MTU      int    `json:"mtu"`
-	Internal bool   `json:"internal,omitempty"`
+	Segment string `json:"segment"`
+	Carrier string `json:"carrier"`
+	// VNI identifies a bridged network on the wire (24 bits, RFC 7348); it is
+	// of no other network of the fleet.
+	VNI int `json:"vni,omitempty"`
+	// Driver is another network driver of the engines that carries the network
+	// instead of ours ("macvlan", "calico"), with its own options; addresses
+	// are ours all the same.
+	Driver        string            `json:"driver,omitempty"`
+	DriverOptions map[string]string `json:"driverOptions,omitempty"`
+	// DNS and DNSSearch are for containers of applications on the network, in
+	// place of the host's own.
+	DNS       []string `json:"dns,omitempty"`
+	DNSSearch []string `json:"dnsSearch,omitempty"`
+	// Unfiltered leaves out masquerading and closing (addIptablesRules: false
+	// of the old Clocker): whoever has a route may talk to its containers.
+	Unfiltered bool `json:"unfiltered,omitempty"`
+	MTU        int  `json:"mtu"`
+	Internal   bool `json:"internal,omitempty"`
 	// Egress is "plugin" (our gateway, NAT and published ports) or "engine"
 	// (docker_gwbridge does both).
 	Egress string `json:"egress"`
@@ -292,7 +315,80 @@ const (
 	// BlockEngine is a block whose addresses the host's engine hands out
 	// with its own IPAM.
 	BlockEngine = "engine"
+	// BlockServices is a block whose addresses the controller gives to
+	// services; it has no host.
+	BlockServices = "services"
 )
+
+// Pin says that one address is a host's although it owns no block with it:
+// asked for by name in a block of another host (which has then taken it out of
+// its own hands), or in no block at all.
+type Pin struct {
+	Host string `json:"host"`
+	// Container is the name that the address stays with, if it does.
+	Container string `json:"container,omitempty"`
+	// Owner is the host whose block it is in; empty where no block is.
+	Owner string    `json:"owner,omitempty"`
+	Since time.Time `json:"since"`
+}
+
+// Ask is one host's question to the owner of a block for an address of it. The
+// owner answers by a [Pin], or by Refused, and whoever asked deletes it.
+type Ask struct {
+	// From asks Owner; Release gives a pinned address back.
+	From      string `json:"from"`
+	Owner     string `json:"owner"`
+	Network   string `json:"network"`
+	Address   string `json:"address"`
+	Container string `json:"container,omitempty"`
+	Release   bool   `json:"release,omitempty"`
+	Refused   string `json:"refused,omitempty"`
+}
+
+// Service is a service's address in a network (VIP): callers' hosts spread its
+// connections over the service's replicas, which are those that have a
+// [NameRecord] with its application and name.
+type Service struct {
+	App     string `json:"app"`
+	Service string `json:"service"`
+	Address string `json:"address,omitempty"`
+	// Address6 is its IPv6 address, in networks that have that.
+	Address6 string `json:"address6,omitempty"`
+}
+
+// Published is a port that every host of the fleet answers on, and spreads
+// over the replicas of a service.
+type Published struct {
+	App     string `json:"app"`
+	Service string `json:"service"`
+	// Network is the network on which the replicas are reached.
+	Network string `json:"network"`
+	// HostIP is the one address that is published on, empty for all.
+	HostIP string `json:"hostIP,omitempty"`
+	// Protocol is "tcp" or "udp".
+	Protocol string `json:"protocol"`
+	HostPort uint16 `json:"hostPort"`
+	Port     uint16 `json:"port"`
+}
+
+// Attached puts a machine itself on a network (network attach --host).
+type Attached struct {
+	Host    string    `json:"host"`
+	Network string    `json:"network"`
+	Since   time.Time `json:"since"`
+}
+
+// Rule opens a closed network to another: packets of new connections may go
+// from one to the other. Networks and hosts are otherwise closed.
+type Rule struct {
+	// From and To are network ids; From may also be a prefix in CIDR form.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Protocol is "tcp", "udp", "icmp" or "" for all, Port 0 for all.
+	Protocol  string    `json:"protocol,omitempty"`
+	Port      uint16    `json:"port,omitempty"`
+	CreatedAt time.Time `json:"createdAt"`
+}
 
 // Endpoint is one address in use.
 type Endpoint struct {
@@ -302,14 +398,28 @@ type Endpoint struct {
 	Endpoint string `json:"endpoint,omitempty"`
 	// Container is the container's name where the engine tells it.
 	Container string `json:"container,omitempty"`
+	// Machine says that it is the host's own (see [Attached]).
+	Machine bool `json:"machine,omitempty"`
 }
 
 // Underlay is how other hosts reach a host.
 type Underlay struct {
 	Host    string `json:"host"`
 	Address string `json:"address"`
-	MTU     int    `json:"mtu"`
-	Epoch   int64  `json:"epoch"`
+	// LinkLocal is the IPv6 address (fe80::/10) of the interface with Address,
+	// by which hosts on the same link hand IPv6 packets over.
+	LinkLocal string `json:"linkLocal,omitempty"`
+	// Links are the prefixes of the interface with Address: two hosts are on
+	// one link when each is in a prefix of the other.
+	Links []string `json:"links,omitempty"`
+	// MAC is the hardware address of that interface.
+	MAC string `json:"mac,omitempty"`
+	MTU int    `json:"mtu"`
+	// WireGuard is the host's public key, and Routes are the destinations of
+	// its own routes, in CIDR form.
+	WireGuard string   `json:"wireguard,omitempty"`
+	Routes    []string `json:"routes,omitempty"`
+	Epoch     int64    `json:"epoch"`
 }
 
 // NameRecord is what DNS answers for one task: its names in each of its
@@ -327,8 +437,9 @@ type NameRecord struct {
 
 // NamedAddress is an address with the extra names it has in a network.
 type NamedAddress struct {
-	Address string   `json:"address"`
-	Aliases []string `json:"aliases,omitempty"`
+	Address  string   `json:"address,omitempty"`
+	Address6 string   `json:"address6,omitempty"`
+	Aliases  []string `json:"aliases,omitempty"`
 }
 
 // Event is something that happened in the fleet.

@@ -117,6 +117,53 @@ func (k Keys) Endpoints() string { return k.prefix + "net/endpoints/" }
 // Endpoint holds an [record.Endpoint].
 func (k Keys) Endpoint(network, ip string) string { return k.Endpoints() + network + "/" + ip }
 
+// Pins is the prefix of the pinned addresses of all networks.
+func (k Keys) Pins() string { return k.prefix + "net/pins/" }
+
+// NetworkPins is the prefix of one network's pins.
+func (k Keys) NetworkPins(network string) string { return k.Pins() + network + "/" }
+
+// Pin holds a [record.Pin].
+func (k Keys) Pin(network, ip string) string { return k.NetworkPins(network) + ip }
+
+// Asks is the prefix of what hosts ask owners of blocks for; Ask holds a
+// [record.Ask].
+func (k Keys) Asks() string { return k.prefix + "net/asks/" }
+
+// Ask holds what is asked of the owner; ids are random.
+func (k Keys) Ask(owner, id string) string { return k.Asks() + owner + "/" + id }
+
+// Services is the prefix of all services' addresses.
+func (k Keys) Services() string { return k.prefix + "net/services/" }
+
+// NetworkServices is the prefix of the services' addresses in one network.
+func (k Keys) NetworkServices(network string) string { return k.Services() + network + "/" }
+
+// Service holds a [record.Service], written by the leader; its key has the
+// service's IPv4 address, or the IPv6 one in a network without IPv4.
+func (k Keys) Service(network, ip string) string { return k.NetworkServices(network) + ip }
+
+// PublishedPorts is the prefix of the ports that every host answers on.
+func (k Keys) PublishedPorts() string { return k.prefix + "net/published/" }
+
+// Published holds a [record.Published], written by the leader.
+func (k Keys) Published(protocol string, hostPort uint16) string {
+	return fmt.Sprintf("%s%s_%d", k.PublishedPorts(), protocol, hostPort)
+}
+
+// Attachments is the prefix of machines that are on networks themselves.
+func (k Keys) Attachments() string { return k.prefix + "net/attached/" }
+
+// Attached holds a [record.Attached], written by the leader.
+func (k Keys) Attached(network, host string) string { return k.Attachments() + network + "/" + host }
+
+// Rules is the prefix of what is open between networks; Rule holds a
+// [record.Rule] under an id of its own.
+func (k Keys) Rules() string { return k.prefix + "net/rules/" }
+
+// Rule holds a [record.Rule].
+func (k Keys) Rule(id string) string { return k.Rules() + id }
+
 // Underlays is the prefix of all hosts' underlay addresses.
 func (k Keys) Underlays() string { return k.prefix + "net/hosts/" }
 
