@@ -32,35 +32,52 @@ type World struct {
 	// Outside is a machine on the link that is no host of the fleet; its
 	// address is 10.77.0.1.
 	Outside *Namespace
+	// Etcd is the etcd of a world with one member, Cluster that of others.
 	Etcd    *storetest.Server
+	Cluster *storetest.Cluster
 	Store   *store.Store
 	plugin  func(args ...string) *exec.Cmd
 	hosts   []*Host
-	etcdURL string
+	// etcd are the members' addresses on the link.
+	etcd []string
 }
 
 // NewWorld makes a link with nothing on it. plugin makes the command that runs
 // the plugin.
 func NewWorld(t testing.TB, plugin func(args ...string) *exec.Cmd) *World {
 	t.Helper()
-	w := &World{T: t, Outside: NewNamespace(t), Etcd: storetest.StartServer(t), plugin: plugin}
-	w.Store = store.New(w.Etcd.Client(), Fleet)
+	e := storetest.StartServer(t)
+	return newWorld(t, plugin, &World{Etcd: e, Store: store.New(e.Client(), Fleet)}, e)
+}
+
+// NewWorldOf is [NewWorld] with an etcd of several members.
+func NewWorldOf(t testing.TB, members int, plugin func(args ...string) *exec.Cmd) *World {
+	t.Helper()
+	c := storetest.StartCluster(t, members)
+	return newWorld(t, plugin, &World{Cluster: c, Store: store.New(c.Client(), Fleet)}, c.Members...)
+}
+
+func newWorld(t testing.TB, plugin func(args ...string) *exec.Cmd, w *World, etcd ...*storetest.Server) *World {
+	t.Helper()
+	w.T, w.Outside, w.plugin = t, NewNamespace(t), plugin
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "link"}}
 	check(t, w.Outside.Handle.LinkAdd(bridge))
 	w.Outside.address("link", "10.77.0.1/24")
-	w.forward()
+	for _, e := range etcd {
+		w.forward(e)
+	}
 	check(t, registry.EnsurePool(t.Context(), w.Store, record.Pool{Name: registry.DefaultPool, CIDR: "10.208.0.0/12", SubnetBits: 20}))
 	return w
 }
 
-// forward makes etcd, which listens in the test's own namespace, reachable on
+// forward makes a member of etcd, which listens in the test's own namespace, reachable on
 // the link.
-func (w *World) forward() {
+func (w *World) forward(e *storetest.Server) {
 	var l net.Listener
 	w.Outside.Do(func() { l = must(net.Listen("tcp", "10.77.0.1:0"))(w.T) })
 	w.T.Cleanup(func() { l.Close() })
-	w.etcdURL = "http://" + l.Addr().String()
-	to := strings.TrimPrefix(w.Etcd.URL(), "http://")
+	w.etcd = append(w.etcd, "http://"+l.Addr().String())
+	to := strings.TrimPrefix(e.URL(), "http://")
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -133,7 +150,7 @@ func (w *World) AddBareHost() *Host {
 func (h *Host) Adopt() {
 	h.t.Helper()
 	b := must(json.Marshal(hostconfig.Config{
-		Fleet: Fleet, HostID: h.ID, Name: h.ID, Address: h.Address, Etcd: []string{h.World.etcdURL},
+		Fleet: Fleet, HostID: h.ID, Name: h.ID, Address: h.Address, Etcd: h.World.etcd,
 	}))(h.t)
 	check(h.t, os.MkdirAll(h.Dir+"/etc", 0o755))
 	check(h.t, os.WriteFile(h.Dir+"/etc/host.json.new", b, 0o600))
