@@ -128,7 +128,7 @@ e2e: needs build $(GOTESTSUM) ## Run the scenarios on a testbed (RUN=regexp for 
 	@GOTESTSUM=$(GOTESTSUM) RUN='$(RUN)' hack/test e2e
 
 .PHONY: bench
-bench: needs build ## Measure deploys beside docker stack and docker run (N=5 rounds), and the pure parts
+bench: needs build ## Measure deploys and networks beside Docker's own (N=5 rounds), and the parts
 	@mkdir -p out
 	@$(GO) test -run '^$$' -bench . -benchtime $(or $(N),5)x -timeout 30m ./e2e | tee out/bench.txt
 	@$(GO) test -run '^$$' -bench . $$($(GO) list ./... | grep -v '/e2e\(/\|$$\)') | grep -v 'no test files' | tee -a out/bench.txt

@@ -129,8 +129,8 @@ func TestNamesMustResolveAcrossHosts(t *testing.T) {
 			want[strings.TrimSuffix(a, "/32")] = true
 		}
 	}
-	await(t, 3*time.Second, "back resolves to three addresses", func() error {
-		body, _, err := get(t.Context(), base+"/lookup?name=back")
+	await(t, 3*time.Second, "tasks.back resolves to three addresses", func() error {
+		body, _, err := get(t.Context(), base+"/lookup?name=tasks.back")
 		if err != nil {
 			return err
 		}
@@ -141,7 +141,7 @@ func TestNamesMustResolveAcrossHosts(t *testing.T) {
 		}
 		return nil
 	})
-	for _, name := range []string{"back", "back.names", "names-back-1", "names-back-2", "names-back-3"} {
+	for _, name := range []string{"back", "back.names", "tasks.back", "names-back-1", "names-back-2", "names-back-3"} {
 		if body, _, err := get(t.Context(), base+"/dial?addr="+name+":80"); err != nil {
 			t.Errorf("dial %s: %v %s", name, err, body)
 		}

@@ -127,7 +127,7 @@ func TestFleetOfOneMustDeploy(t *testing.T) {
 	f.alive(t, "app", 18096, nil)
 	// The port answers on the host's loopback too, as every Docker user
 	// expects.
-	out, err := f.bed.Host("h1").Exec(ctx, "curl", "-sS", "-m", "3", "http://127.0.0.1:18096/lookup?name=back")
+	out, err := f.bed.Host("h1").Exec(ctx, "curl", "-sS", "-m", "3", "http://127.0.0.1:18096/lookup?name=tasks.back")
 	if err != nil || len(strings.Fields(out)) != 3 {
 		t.Errorf("on loopback: %q %v", out, err)
 	}

@@ -6,7 +6,8 @@
 // elsewhere: ipam/registry writes networks to etcd, ipam/driver claims blocks
 // there and keeps ipam/journal on the local disk, and speaks to the engine.
 //
-// It is IPv4 only so far. The safety argument that the whole of it rests on is
+// Both address families are treated alike, but that an IPv6 subnet is cut into
+// blocks only in a window at its start. The safety argument that the whole of it rests on is
 // in the design page: every address is in one block, a block has one owner,
 // and only its owner hands its addresses out.
 //

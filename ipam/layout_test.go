@@ -14,14 +14,14 @@ func percent(n int) string { return fmt.Sprintf("full=%d%%", n) }
 func layout(t testing.TB, subnet string) *Layout {
 	t.Helper()
 	p := netip.MustParsePrefix(subnet)
-	l, err := NewLayout(p, BlockBits(p.Bits()), FirstAddress(p), netip.Prefix{}, nil, false)
+	l, err := NewLayout(p, BlockBits(p), FirstAddress(p), netip.Prefix{}, nil, false)
 	assert.NilError(t, err)
 	return l
 }
 
 func TestBlockBits(t *testing.T) {
 	for subnet, want := range map[int]int{8: 26, 16: 26, 20: 26, 22: 26, 23: 27, 24: 28, 25: 29, 26: 30, 27: 31, 28: 32, 29: 32} {
-		assert.Equal(t, BlockBits(subnet), want, "/%d", subnet)
+		assert.Equal(t, BlockBits(netip.PrefixFrom(netip.MustParseAddr("10.0.0.0"), subnet)), want, "/%d", subnet)
 	}
 }
 
@@ -117,12 +117,55 @@ func TestLayoutRefuses(t *testing.T) {
 	assert.ErrorContains(t, err, "from /8 to /29")
 }
 
+// In an IPv6 subnet, blocks are cut from the first 2^20 addresses of the range.
+func TestWindow(t *testing.T) {
+	for _, c := range []struct {
+		subnet, rng string
+		upper       bool
+		count       int
+		first, last string
+	}{
+		{"fd12::/64", "", false, 1 << 14, "fd12::/122", "fd12::f:ffc0/122"},
+		{"fd12::/64", "fd12::1:0:0:0/80", false, 1 << 14, "fd12::1:0:0:0/122", "fd12::1:0:f:ffc0/122"},
+		{"fd12::/64", "fd12::100/126", false, 1, "fd12::100/122", "fd12::100/122"},
+		{"fd12::/64", "", true, 1 << 14, "fd12::8000:0:0:0/122", "fd12::8000:0:f:ffc0/122"},
+		{"fd12::/112", "", false, 1 << 10, "fd12::/122", "fd12::ffc0/122"},
+		{"fd12::/112", "", true, 1 << 9, "fd12::8000/122", "fd12::ffc0/122"},
+		{"fd12::/120", "", false, 16, "fd12::/124", "fd12::f0/124"},
+		{"10.1.0.0/16", "", false, 1 << 10, "10.1.0.0/26", "10.1.255.192/26"},
+	} {
+		subnet, rng := netip.MustParsePrefix(c.subnet), netip.Prefix{}
+		if c.rng != "" {
+			rng = netip.MustParsePrefix(c.rng)
+		}
+		l, err := NewLayout(subnet, BlockBits(subnet), FirstAddress(subnet), rng, nil, c.upper)
+		assert.NilError(t, err)
+		assert.Equal(t, l.Count(), c.count, "%v", c)
+		assert.Equal(t, l.Block(0).String(), c.first)
+		assert.Equal(t, l.Block(c.count-1).String(), c.last)
+		for _, i := range []int{0, c.count / 2, c.count - 1} {
+			got, err := l.Index(LastAddress(l.Block(i)))
+			assert.NilError(t, err)
+			assert.Equal(t, got, i)
+		}
+		assert.Equal(t, len(l.Candidates("h", NewBitmap(l.Count()), 1<<20)), c.count, "%v", c)
+	}
+	l := layout(t, "fd12::/64")
+	_, err := l.Index(addr("fd12::10:0"))
+	assert.ErrorIs(t, err, ErrNoBlock)
+	_, err = l.Index(addr("fd13::"))
+	assert.ErrorIs(t, err, ErrOutside)
+	_, reserved := l.Reserved(LastAddress(l.Subnet()))
+	assert.Assert(t, !reserved, "IPv6 has no broadcast address")
+	assert.ErrorIs(t, NewShare(l, 0).Take(addr("fd12::10:0"), "", start), ErrNotOwned)
+}
+
 // Together the candidates of a host are all claimable blocks, each once.
 func TestCandidatesAreComplete(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		bits := rapid.IntRange(20, 29).Draw(r, "bits")
 		subnet := netip.PrefixFrom(netip.MustParseAddr("10.32.0.0"), bits)
-		l, err := NewLayout(subnet, BlockBits(bits), FirstAddress(subnet), netip.Prefix{}, nil, rapid.Bool().Draw(r, "upper"))
+		l, err := NewLayout(subnet, BlockBits(subnet), FirstAddress(subnet), netip.Prefix{}, nil, rapid.Bool().Draw(r, "upper"))
 		if err != nil {
 			r.Fatal(err)
 		}

@@ -18,6 +18,8 @@ var (
 	// ErrWithdrawn means that the address is in a block that this host may
 	// hand nothing out of any more.
 	ErrWithdrawn = errors.New("in a block that was withdrawn from this host")
+	// ErrLent means that another host has the address.
+	ErrLent = fmt.Errorf("%w by another host", ErrInUse)
 )
 
 // Share is one host's part of a network: the blocks it owns and which of
@@ -42,9 +44,10 @@ type Share struct {
 
 // block is one owned block.
 type block struct {
-	index     int
-	prefix    netip.Prefix
-	slots     []slot
+	index  int
+	prefix netip.Prefix
+	slots  []slot
+	// held counts those held and lent.
 	held      int
 	withdrawn bool
 	// idle is since when nothing is held.
@@ -57,6 +60,8 @@ const (
 	slotFree state = iota
 	slotHeld
 	slotReserved
+	// slotLent is held by another host: see Lend.
+	slotLent
 )
 
 // slot is one address.
@@ -92,11 +97,10 @@ func (s *Share) AddBlock(i int, now time.Time) {
 		return
 	}
 	p := s.layout.Block(i)
-	b := &block{index: i, prefix: p, idle: now, slots: make([]slot, 1<<(32-p.Bits()))}
-	base := number(p.Addr())
+	b := &block{index: i, prefix: p, idle: now, slots: make([]slot, 1<<(p.Addr().BitLen()-p.Bits()))}
 	for k := range b.slots {
 		sl := &b.slots[k]
-		sl.block, sl.addr = b, address(base+uint32(k))
+		sl.block, sl.addr = b, plus(p.Addr(), uint64(k))
 		if _, ok := s.layout.Reserved(sl.addr); ok || !s.layout.rng.Contains(sl.addr) {
 			sl.state = slotReserved
 			continue
@@ -116,6 +120,22 @@ func (s *Share) Withdraw(i int) {
 	b.withdrawn = true
 	for k := range b.slots {
 		b.slots[k].unlink()
+	}
+}
+
+// Reinstate ends the withdrawal of block i: its free addresses are given out
+// again, after the cooldown.
+func (s *Share) Reinstate(i int, now time.Time) {
+	b := s.blocks[i]
+	if b == nil || !b.withdrawn {
+		return
+	}
+	b.withdrawn = false
+	for k := range b.slots {
+		if sl := &b.slots[k]; sl.state == slotFree {
+			sl.at = now
+			s.used.push(sl)
+		}
 	}
 }
 
@@ -143,10 +163,7 @@ func (s *Share) Reserve(a netip.Addr) {
 	if err != nil {
 		return
 	}
-	if sl.state == slotHeld {
-		sl.block.held--
-		s.held--
-	}
+	s.vacate(sl)
 	sl.unlink()
 	s.forget(sl)
 	sl.state, sl.name = slotReserved, ""
@@ -244,6 +261,8 @@ func (s *Share) Take(a netip.Addr, name string, now time.Time) error {
 		return fmt.Errorf("take address %s: %w by %s", a, ErrInUse, sl.name)
 	case sl.state == slotHeld:
 		return fmt.Errorf("take address %s: %w", a, ErrInUse)
+	case sl.state == slotLent:
+		return fmt.Errorf("take address %s: %w, %s", a, ErrLent, sl.name)
 	case sl.block.withdrawn:
 		return fmt.Errorf("take address %s: %w", a, ErrWithdrawn)
 	case sl.state == slotReserved:
@@ -262,10 +281,20 @@ func (s *Share) Restore(a netip.Addr, name string, at time.Time) {
 	if err != nil {
 		return
 	}
-	if sl.state == slotHeld {
-		s.Release(a, at)
-	}
+	s.vacate(sl)
 	s.hold(sl, name, at)
+}
+
+// vacate makes nobody hold a slot, without making it free.
+func (s *Share) vacate(sl *slot) {
+	switch sl.state {
+	case slotHeld:
+		s.held--
+		fallthrough
+	case slotLent:
+		sl.block.held--
+		sl.state = slotReserved
+	}
 }
 
 // Release takes an address back and reports whether it was held.
@@ -274,20 +303,24 @@ func (s *Share) Release(a netip.Addr, now time.Time) bool {
 	if err != nil || sl.state != slotHeld {
 		return false
 	}
-	sl.state, sl.at = slotFree, now
-	sl.block.held--
-	s.held--
+	s.drop(sl, now)
+	return true
+}
+
+// drop makes a held or lent slot free.
+func (s *Share) drop(sl *slot, now time.Time) {
+	s.vacate(sl)
+	sl.at = now
 	if sl.block.held == 0 {
 		sl.block.idle = now
 	}
-	if _, ok := s.layout.Reserved(a); ok || !s.layout.rng.Contains(a) {
-		sl.state = slotReserved
-		return true
+	if _, ok := s.layout.Reserved(sl.addr); ok || !s.layout.rng.Contains(sl.addr) {
+		return
 	}
+	sl.state = slotFree
 	if !sl.block.withdrawn {
 		s.free(sl)
 	}
-	return true
 }
 
 // Remember notes that a free address was last held by name until the given
@@ -320,15 +353,7 @@ func (s *Share) Holder(a netip.Addr) (h Held, ok bool) {
 }
 
 // EachHeld calls f for each held address, in no order.
-func (s *Share) EachHeld(f func(Held)) {
-	for _, b := range s.blocks {
-		for k := range b.slots {
-			if sl := &b.slots[k]; sl.state == slotHeld {
-				f(Held{sl.addr, sl.name, sl.at})
-			}
-		}
-	}
-}
+func (s *Share) EachHeld(f func(Held)) { s.each(slotHeld, f) }
 
 // EachUsed calls f for each free address that was held before, in the order
 // of release; Since is the time of the release.
@@ -340,14 +365,16 @@ func (s *Share) EachUsed(f func(Held)) {
 
 func (s *Share) slot(a netip.Addr) (*slot, error) {
 	i, err := s.layout.Index(a)
-	if err != nil {
+	if errors.Is(err, ErrNoBlock) {
+		return nil, fmt.Errorf("find address %s: %w", a, ErrNotOwned)
+	} else if err != nil {
 		return nil, err
 	}
 	b := s.blocks[i]
 	if b == nil {
 		return nil, fmt.Errorf("find address %s: %w", a, ErrNotOwned)
 	}
-	return &b.slots[number(a)-number(b.prefix.Addr())], nil
+	return &b.slots[numberOf(a).sub(numberOf(b.prefix.Addr())).lo], nil
 }
 
 func (s *Share) hold(sl *slot, name string, now time.Time) {
@@ -359,6 +386,19 @@ func (s *Share) hold(sl *slot, name string, now time.Time) {
 	}
 	sl.block.held++
 	s.held++
+}
+
+func (s *Share) each(st state, f func(Held)) {
+	for _, b := range s.blocks {
+		if b.held == 0 {
+			continue
+		}
+		for k := range b.slots {
+			if sl := &b.slots[k]; sl.state == st {
+				f(Held{sl.addr, sl.name, sl.at})
+			}
+		}
+	}
 }
 
 // forget ends a name's hold on the address it had last.
@@ -375,40 +415,4 @@ func (s *Share) free(sl *slot) {
 	} else {
 		s.used.push(sl)
 	}
-}
-
-// list is a doubly linked list of slots: every operation takes constant time.
-type list struct {
-	head, tail *slot
-	n          int
-}
-
-func (l *list) push(sl *slot) {
-	sl.on, sl.prev, sl.next = l, l.tail, nil
-	if l.tail != nil {
-		l.tail.next = sl
-	} else {
-		l.head = sl
-	}
-	l.tail = sl
-	l.n++
-}
-
-func (sl *slot) unlink() {
-	l := sl.on
-	if l == nil {
-		return
-	}
-	if sl.prev != nil {
-		sl.prev.next = sl.next
-	} else {
-		l.head = sl.next
-	}
-	if sl.next != nil {
-		sl.next.prev = sl.prev
-	} else {
-		l.tail = sl.prev
-	}
-	l.n--
-	sl.on, sl.prev, sl.next = nil, nil, nil
 }

@@ -200,15 +200,23 @@ func TestShareRestore(t *testing.T) {
 type model struct {
 	held  map[netip.Addr]string
 	freed map[netip.Addr]time.Time // of the owned free ones
+	lent  map[netip.Addr]string
 }
 
 func TestShareAgainstModel(t *testing.T) {
+	ipv4 := layout(t, "10.32.0.0/26") // blocks of 4
+	ipv6, err := NewLayout(netip.MustParsePrefix("fd12::/64"), 126, addr("fd12::1"), netip.MustParsePrefix("fd12::/122"), nil, false)
+	assert.NilError(t, err)
+	t.Run("IPv4", func(t *testing.T) { shareAgainstModel(t, ipv4) })
+	t.Run("IPv6", func(t *testing.T) { shareAgainstModel(t, ipv6) })
+}
+
+func shareAgainstModel(t *testing.T, l *Layout) {
 	const cooldown = 10 * time.Second
 	rapid.Check(t, func(r *rapid.T) {
-		l := layout(t, "10.32.0.0/26") // blocks of 4
-		s, m, now := NewShare(l, cooldown), model{map[netip.Addr]string{}, map[netip.Addr]time.Time{}}, start
+		s, m, now := NewShare(l, cooldown), model{map[netip.Addr]string{}, map[netip.Addr]time.Time{}, map[netip.Addr]string{}}, start
 		drawAddr := func(r *rapid.T) netip.Addr {
-			return address(number(l.Subnet().Addr()) + rapid.Uint32Range(0, 70).Draw(r, "address"))
+			return plus(l.Subnet().Addr(), rapid.Uint64Range(0, 70).Draw(r, "address"))
 		}
 		drawName := rapid.SampledFrom([]string{"", "", "a", "b", "c"})
 		r.Repeat(map[string]func(*rapid.T){
@@ -226,8 +234,10 @@ func TestShareAgainstModel(t *testing.T) {
 			"remove": func(r *rapid.T) {
 				i := rapid.IntRange(0, l.Count()-1).Draw(r, "block")
 				busy := !s.Owns(i)
-				for a := range m.held {
-					busy = busy || l.Block(i).Contains(a)
+				for _, has := range []map[netip.Addr]string{m.held, m.lent} {
+					for a := range has {
+						busy = busy || l.Block(i).Contains(a)
+					}
 				}
 				if s.RemoveBlock(i) == busy {
 					r.Fatalf("remove block %d: busy %t", i, busy)
@@ -290,12 +300,43 @@ func TestShareAgainstModel(t *testing.T) {
 					m.freed[a] = now
 				}
 			},
+			"lend": func(r *rapid.T) {
+				a, to := drawAddr(r), rapid.SampledFrom([]string{"h1", "h2"}).Draw(r, "host")
+				_, free := m.freed[a]
+				if err := s.Lend(a, to, now); (err == nil) != (free || m.lent[a] == to) {
+					r.Fatalf("lend %s to %s: %v, free %t, lent to %q", a, to, err, free, m.lent[a])
+				}
+				if free {
+					delete(m.freed, a)
+					m.lent[a] = to
+				}
+			},
+			"return": func(r *rapid.T) {
+				a := drawAddr(r)
+				_, lent := m.lent[a]
+				if s.Return(a, now) != lent {
+					r.Fatalf("return %s: lent %t", a, lent)
+				}
+				if lent {
+					delete(m.lent, a)
+					m.freed[a] = now
+				}
+			},
 			"wait": func(r *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 8000).Draw(r, "ms")) * time.Millisecond)
 			},
 			"": func(r *rapid.T) {
 				if s.Held() != len(m.held) || s.Free() != len(m.freed) {
 					r.Fatalf("held %d want %d, free %d want %d", s.Held(), len(m.held), s.Free(), len(m.freed))
+				}
+				lent := 0
+				s.EachLent(func(h Held) {
+					if lent++; m.lent[h.Addr] != h.Name {
+						r.Fatalf("%s is lent to %q, want %q", h.Addr, h.Name, m.lent[h.Addr])
+					}
+				})
+				if lent != len(m.lent) {
+					r.Fatalf("lent %d want %d", lent, len(m.lent))
 				}
 				s.EachHeld(func(h Held) {
 					if name, ok := m.held[h.Addr]; !ok || name != h.Name {

@@ -1,7 +1,7 @@
 package ipam
 
 import (
-	"encoding/binary"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,18 +11,29 @@ import (
 // ErrNoSubnet means that a pool has no free subnet of the wanted size.
 var ErrNoSubnet = errors.New("no free subnet")
 
-// MinSubnetBits and MaxSubnetBits bound the size of a network.
+// The bounds of a network's size, as prefix lengths of its subnets.
 const (
-	MinSubnetBits = 8
-	MaxSubnetBits = 29
+	MinSubnetBits  = 8
+	MaxSubnetBits  = 29
+	MinSubnetBits6 = 32
+	MaxSubnetBits6 = 120
 )
 
-// ParseSubnet reads a network's subnet: IPv4, /8 to /29, without host bits,
-// no loopback, multicast or link-local range.
+// SubnetBits are the least and greatest prefix lengths of a network's subnet
+// in the family of an address.
+func SubnetBits(a netip.Addr) (least, most int) {
+	if a.Is4() {
+		return MinSubnetBits, MaxSubnetBits
+	}
+	return MinSubnetBits6, MaxSubnetBits6
+}
+
+// ParseSubnet reads a network's subnet: IPv4, /8 to /29, or IPv6, /32 to /120,
+// without host bits, no loopback, multicast or link-local range.
 func ParseSubnet(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("parse subnet %q: not an address range such as 10.1.0.0/20", s)
+		return netip.Prefix{}, fmt.Errorf("parse subnet %q: not an address range such as 10.1.0.0/20 or fd00:1::/64", s)
 	}
 	return p, CheckSubnet(p)
 }
@@ -30,37 +41,55 @@ func ParseSubnet(s string) (netip.Prefix, error) {
 // CheckSubnet says why a range cannot be a network's subnet, or nil.
 func CheckSubnet(p netip.Prefix) error {
 	a := p.Addr()
+	least, most := SubnetBits(a)
 	switch {
 	case !p.IsValid():
 		return errors.New("check subnet: not an address range")
-	case !a.Is4():
-		return fmt.Errorf("check subnet %s: only IPv4 is supported", p)
-	case p.Bits() < MinSubnetBits || p.Bits() > MaxSubnetBits:
-		return fmt.Errorf("check subnet %s: its size must be from /%d to /%d", p, MinSubnetBits, MaxSubnetBits)
+	case a.Is4In6():
+		return fmt.Errorf("check subnet %s: say it as IPv4", p)
+	case p.Bits() < least || p.Bits() > most:
+		return fmt.Errorf("check subnet %s: its size must be from /%d to /%d", p, least, most)
 	case p != p.Masked():
 		return fmt.Errorf("check subnet %s: it has host bits set (did you mean %s?)", p, p.Masked())
-	case a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.As4()[0] == 0 || a.As4()[0] >= 224:
+	case special(a):
 		return fmt.Errorf("check subnet %s: that range has a special meaning", p)
 	}
 	return nil
 }
 
+// special reports whether a range that starts there is no unicast space.
+func special(a netip.Addr) bool {
+	if a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+		return true
+	}
+	if a.Is4() {
+		return a.As4()[0] == 0 || a.As4()[0] >= 224
+	}
+	// ::/8 holds the unspecified and mapped addresses.
+	return a.As16()[0] == 0
+}
+
 // CheckPool says why a range with subnets of the given prefix length cannot
 // be a pool, or nil.
 func CheckPool(pool netip.Prefix, subnetBits int) error {
-	if subnetBits < pool.Bits() || subnetBits > MaxSubnetBits || subnetBits < MinSubnetBits {
-		return fmt.Errorf("check pool %s: subnets of /%d do not fit", pool, subnetBits)
+	if !pool.IsValid() {
+		return errors.New("check pool: not an address range")
+	}
+	least, most := SubnetBits(pool.Addr())
+	if subnetBits < pool.Bits() || subnetBits > most || subnetBits < least {
+		return fmt.Errorf("check pool %s: subnets of /%d do not fit (from /%d to /%d)", pool, subnetBits, max(least, pool.Bits()), most)
 	}
 	// A pool may be larger than any network, but of the same kinds of range.
-	return CheckSubnet(netip.PrefixFrom(pool.Addr(), max(pool.Bits(), MinSubnetBits)))
+	return CheckSubnet(netip.PrefixFrom(pool.Addr(), max(pool.Bits(), least)))
 }
 
 // ChooseSubnet returns the lowest range of the given prefix length in pool
 // that overlaps none of taken, or [ErrNoSubnet]. Ranges of taken outside the
 // pool, and of the other address family, do not matter.
 func ChooseSubnet(pool netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, error) {
-	if !pool.IsValid() || !pool.Addr().Is4() || bits < pool.Bits() || bits > 32 {
-		return netip.Prefix{}, fmt.Errorf("choose a /%d of %s: %w", bits, pool, ErrNoSubnet)
+	none := fmt.Errorf("choose a /%d of %s: %w", bits, pool, ErrNoSubnet)
+	if !pool.IsValid() || bits < pool.Bits() || bits > pool.Addr().BitLen() {
+		return netip.Prefix{}, none
 	}
 	in := make([]netip.Prefix, 0, len(taken))
 	for _, t := range taken {
@@ -74,23 +103,25 @@ func ChooseSubnet(pool netip.Prefix, bits int, taken []netip.Prefix) (netip.Pref
 		}
 		return a.Bits() - b.Bits()
 	})
-	// 64-bit arithmetic, so that the end of 255.0.0.0/8 does not wrap.
-	size := uint64(1) << (32 - bits)
-	next := uint64(number(pool.Masked().Addr()))
-	end := next + 1<<(32-pool.Bits())
+	// The last addresses are compared, so that the end of the address space
+	// does not wrap.
+	low := mask(pool.Addr().BitLen() - bits)
+	next, end := numberOf(pool.Masked().Addr()), numberOf(LastAddress(pool))
 	for _, t := range in {
-		from := uint64(number(t.Addr()))
-		if from >= next+size {
+		if next.or(low).less(numberOf(t.Addr())) {
 			break
 		}
-		if to := from + 1<<(32-t.Bits()); to > next {
-			next = (to + size - 1) / size * size
+		last := numberOf(LastAddress(t))
+		if last.less(next) {
+			continue
 		}
+		up, ok := last.or(low).add(number{0, 1})
+		if !ok || end.less(up) {
+			return netip.Prefix{}, none
+		}
+		next = up
 	}
-	if next+size > end {
-		return netip.Prefix{}, fmt.Errorf("choose a /%d of %s: %w", bits, pool, ErrNoSubnet)
-	}
-	return netip.PrefixFrom(address(uint32(next)), bits), nil
+	return netip.PrefixFrom(next.address(pool.Addr()), bits), nil
 }
 
 // Overlapping returns the first of ranges that overlaps p, or false.
@@ -107,10 +138,10 @@ func Overlapping(p netip.Prefix, ranges []netip.Prefix) (netip.Prefix, bool) {
 // default gateway.
 func FirstAddress(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }
 
-// LastAddress is the highest address of a range: of a subnet, its broadcast
-// address.
+// LastAddress is the highest address of a range: of an IPv4 subnet, its
+// broadcast address.
 func LastAddress(p netip.Prefix) netip.Addr {
-	return address(number(p.Masked().Addr()) | (1<<(32-p.Bits()) - 1))
+	return numberOf(p.Masked().Addr()).or(mask(free(p))).address(p.Addr())
 }
 
 // CheckGateway says why an address cannot be a subnet's gateway, or nil.
@@ -120,20 +151,35 @@ func CheckGateway(subnet netip.Prefix, gateway netip.Addr) error {
 		return fmt.Errorf("check gateway %s: it is not in the subnet %s", gateway, subnet)
 	case gateway == subnet.Addr():
 		return fmt.Errorf("check gateway %s: it is the address of the subnet %s itself", gateway, subnet)
-	case gateway == LastAddress(subnet):
+	case gateway.Is4() && gateway == LastAddress(subnet):
 		return fmt.Errorf("check gateway %s: it is the broadcast address of the subnet %s", gateway, subnet)
 	}
 	return nil
 }
 
-// number and address turn an IPv4 address into a number and back.
-func number(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
-}
-
-func address(n uint32) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], n)
-	return netip.AddrFrom4(b)
+// Taken is how many of a pool's subnets of the given prefix length overlap one
+// of the ranges; at most the highest int64.
+func Taken(pool netip.Prefix, bits int, ranges []netip.Prefix) int64 {
+	// Cut to whole subnets and sorted, those that overlap one before are in
+	// it: prefixes nest or are apart.
+	var whole []netip.Prefix
+	for _, r := range ranges {
+		switch {
+		case !r.Overlaps(pool):
+		case r.Bits() <= pool.Bits():
+			return Size(netip.PrefixFrom(pool.Addr(), pool.Addr().BitLen()-bits+pool.Bits()))
+		default:
+			whole = append(whole, netip.PrefixFrom(r.Addr(), min(r.Bits(), bits)).Masked())
+		}
+	}
+	slices.SortFunc(whole, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
+	var n int64
+	for i, last := 0, (netip.Prefix{}); i < len(whole); i++ {
+		if last.IsValid() && last.Overlaps(whole[i]) {
+			continue
+		}
+		last = whole[i]
+		n += Size(netip.PrefixFrom(last.Addr(), last.Addr().BitLen()-bits+last.Bits()))
+	}
+	return n
 }

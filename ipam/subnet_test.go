@@ -37,6 +37,12 @@ func TestChooseSubnet(t *testing.T) {
 		{"10.208.0.0/20", 12, nil, ""},
 		{"255.0.0.0/8", 9, prefixes("255.0.0.0/9"), "255.128.0.0/9"},
 		{"255.0.0.0/8", 9, prefixes("255.0.0.0/9", "255.128.0.0/9"), ""},
+		{"fd12::/48", 64, nil, "fd12::/64"},
+		{"fd12::/48", 64, prefixes("fd12::/64", "fd12:0:0:1::7/128", "10.0.0.0/8"), "fd12:0:0:2::/64"},
+		{"fd12::/48", 64, prefixes("fd12::/49"), "fd12:0:0:8000::/64"},
+		{"fd12::/48", 64, prefixes("fd00::/8"), ""},
+		{"fd12::/48", 64, prefixes("::/0"), ""},
+		{"ffff:ffff::/32", 33, prefixes("ffff:ffff::/33", "ffff:ffff:8000::/33"), ""},
 	} {
 		got, err := ChooseSubnet(netip.MustParsePrefix(c.pool), c.bits, c.taken)
 		if c.want == "" {
@@ -51,16 +57,22 @@ func TestChooseSubnet(t *testing.T) {
 // The chosen subnet is in the pool, overlaps nothing, and every lower one
 // overlaps something.
 func TestChooseSubnetIsLowestFree(t *testing.T) {
-	pool := netip.MustParsePrefix("10.64.0.0/18")
+	for _, pool := range prefixes("10.64.0.0/18", "fdff:ffff:ffff:fffe::/114", "fd00::ffff:ffff:ffff:c000/114") {
+		t.Run(pool.String(), func(t *testing.T) { chooseSubnetIsLowestFree(t, pool) })
+	}
+}
+
+func chooseSubnetIsLowestFree(t *testing.T, pool netip.Prefix) {
+	most := pool.Addr().BitLen()
 	rapid.Check(t, func(r *rapid.T) {
-		bits := rapid.IntRange(18, 26).Draw(r, "bits")
+		bits := rapid.IntRange(most-14, most-6).Draw(r, "bits")
 		taken := rapid.SliceOfN(rapid.Custom(func(r *rapid.T) netip.Prefix {
-			at := rapid.Uint32Range(number(netip.MustParseAddr("10.63.192.0")), number(netip.MustParseAddr("10.64.127.255"))).Draw(r, "at")
-			return netip.PrefixFrom(address(at), rapid.IntRange(17, 32).Draw(r, "size"))
+			below := numberOf(pool.Addr()).sub(number{0, 1 << 14}).address(pool.Addr())
+			return netip.PrefixFrom(plus(below, rapid.Uint64Range(0, 3<<14).Draw(r, "at")), rapid.IntRange(most-15, most).Draw(r, "size"))
 		}), 0, 30).Draw(r, "taken")
 		var want netip.Prefix
-		for n := range uint32(1) << (bits - 18) {
-			p := netip.PrefixFrom(address(number(pool.Addr())+n<<(32-bits)), bits)
+		for n := range uint64(1) << (bits - pool.Bits()) {
+			p := netip.PrefixFrom(plus(pool.Addr(), n<<(most-bits)), bits)
 			if _, hit := Overlapping(p, taken); !hit {
 				want = p
 				break
@@ -75,21 +87,30 @@ func TestChooseSubnetIsLowestFree(t *testing.T) {
 
 func TestCheckSubnet(t *testing.T) {
 	for s, problem := range map[string]string{
-		"10.0.0.0/8":      "",
-		"10.208.0.0/20":   "",
-		"192.168.7.0/29":  "",
-		"10.0.0.0/7":      "from /8 to /29",
-		"10.0.0.0/30":     "from /8 to /29",
-		"10.0.0.1/24":     "did you mean 10.0.0.0/24?",
-		"fd00::/64":       "only IPv4",
-		"169.254.0.0/16":  "special meaning",
-		"127.0.0.0/8":     "special meaning",
-		"224.0.0.0/8":     "special meaning",
-		"0.0.0.0/8":       "special meaning",
-		"10.0.0.0":        "not an address range",
-		"10.0.0.0/24/24":  "not an address range",
-		"10.0.0.0/24\x00": "not an address range",
-		"":                "not an address range",
+		"10.0.0.0/8":          "",
+		"10.208.0.0/20":       "",
+		"192.168.7.0/29":      "",
+		"10.0.0.0/7":          "from /8 to /29",
+		"10.0.0.0/30":         "from /8 to /29",
+		"10.0.0.1/24":         "did you mean 10.0.0.0/24?",
+		"fd00::/64":           "",
+		"fd00::/120":          "",
+		"2001:db8::/32":       "",
+		"fd00::/31":           "from /32 to /120",
+		"fd00::/121":          "from /32 to /120",
+		"fd00::1/64":          "did you mean fd00::/64?",
+		"fe80::/64":           "special meaning",
+		"ff02::/64":           "special meaning",
+		"::/64":               "special meaning",
+		"::ffff:10.0.0.0/120": "say it as IPv4",
+		"169.254.0.0/16":      "special meaning",
+		"127.0.0.0/8":         "special meaning",
+		"224.0.0.0/8":         "special meaning",
+		"0.0.0.0/8":           "special meaning",
+		"10.0.0.0":            "not an address range",
+		"10.0.0.0/24/24":      "not an address range",
+		"10.0.0.0/24\x00":     "not an address range",
+		"":                    "not an address range",
 	} {
 		_, err := ParseSubnet(s)
 		if problem == "" {
@@ -105,7 +126,10 @@ func TestCheckPool(t *testing.T) {
 	assert.NilError(t, CheckPool(netip.MustParsePrefix("10.208.0.0/12"), 20))
 	assert.ErrorContains(t, CheckPool(netip.MustParsePrefix("10.208.0.0/12"), 10), "do not fit")
 	assert.ErrorContains(t, CheckPool(netip.MustParsePrefix("10.208.0.0/12"), 30), "do not fit")
-	assert.ErrorContains(t, CheckPool(netip.MustParsePrefix("fd00::/12"), 20), "only IPv4")
+	assert.NilError(t, CheckPool(netip.MustParsePrefix("fd12::/48"), 64))
+	assert.ErrorContains(t, CheckPool(netip.MustParsePrefix("fd12::/48"), 20), "do not fit (from /48 to /120)")
+	assert.ErrorContains(t, CheckPool(netip.MustParsePrefix("fe80::/48"), 64), "special meaning")
+	assert.ErrorContains(t, CheckPool(netip.Prefix{}, 64), "not an address range")
 	assert.ErrorContains(t, CheckPool(netip.MustParsePrefix("10.208.0.1/12"), 20), "host bits")
 }
 
@@ -120,10 +144,17 @@ func TestSubnetAddresses(t *testing.T) {
 	assert.ErrorContains(t, CheckGateway(p, netip.MustParseAddr("10.208.16.0")), "subnet 10.208.16.0/20 itself")
 	assert.ErrorContains(t, CheckGateway(p, netip.MustParseAddr("10.208.31.255")), "broadcast")
 	assert.ErrorContains(t, CheckGateway(p, netip.Addr{}), "not in the subnet")
+	p = netip.MustParsePrefix("fd12::/64")
+	assert.Equal(t, FirstAddress(p).String(), "fd12::1")
+	assert.Equal(t, LastAddress(p).String(), "fd12::ffff:ffff:ffff:ffff")
+	assert.Equal(t, UpperHalf(p).String(), "fd12::8000:0:0:0/65")
+	assert.NilError(t, CheckGateway(p, LastAddress(p)))
+	assert.Equal(t, Size(p), int64(1<<63-1))
+	assert.Equal(t, Size(netip.MustParsePrefix("10.0.0.0/8")), int64(1<<24))
 }
 
 func FuzzParseSubnet(f *testing.F) {
-	for _, s := range []string{"10.208.0.0/20", "0.0.0.0/0", "::/0", "10.0.0.1/29", "x"} {
+	for _, s := range []string{"10.208.0.0/20", "0.0.0.0/0", "::/0", "10.0.0.1/29", "x", "fd12::/64", "fd12::/120", "::ffff:10.0.0.0/120"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -131,14 +162,22 @@ func FuzzParseSubnet(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p.String() != s {
-			t.Fatalf("%q was read as %s", s, p)
+		if again, err := ParseSubnet(p.String()); err != nil || again != p {
+			t.Fatalf("%q was read as %s, and that as %s: %v", s, p, again, err)
 		}
 		if err := CheckGateway(p, FirstAddress(p)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := NewLayout(p, BlockBits(p.Bits()), FirstAddress(p), netip.Prefix{}, nil, false); err != nil {
-			t.Fatal(err)
+		for _, upper := range []bool{false, true} {
+			l, err := NewLayout(p, BlockBits(p), FirstAddress(p), netip.Prefix{}, nil, upper)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range l.Candidates("host", NewBitmap(l.Count()), 2) {
+				if b := l.Block(i); !p.Overlaps(b) || upper && LowerHalf(p).Overlaps(b) {
+					t.Fatalf("block %d of %s is %s", i, p, b)
+				}
+			}
 		}
 	})
 }

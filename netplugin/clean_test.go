@@ -24,7 +24,7 @@ var numbers = regexp.MustCompile(`packets \d+ bytes \d+|# handle \d+|\bck[0-9a-f
 func kernel(h *nettest.Host) string {
 	var b strings.Builder
 	for _, c := range [][]string{
-		{"ip", "-o", "-br", "link"}, {"ip", "-o", "-4", "addr"}, {"ip", "route", "show", "table", "all"}, {"ip", "rule"},
+		{"ip", "-o", "-br", "link"}, {"ip", "-o", "-4", "addr"}, {"ip", "-o", "-6", "addr", "show", "dev", "lo"}, {"ip", "route", "show", "table", "all"}, {"ip", "rule"},
 		{"ip", "neigh", "show", "nud", "permanent"}, {"nft", "list", "ruleset"},
 	} {
 		text := numbers.ReplaceAllString(h.Run(c[0], c[1:]...), "")

@@ -16,15 +16,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	addresses "clocker.io/clocker/ipam/driver"
-	"clocker.io/clocker/netplugin/carrier"
-	"clocker.io/clocker/netplugin/carrier/direct"
 	"clocker.io/clocker/netplugin/driver"
+	"clocker.io/clocker/netplugin/lb"
 	"clocker.io/clocker/netplugin/policy"
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/segment/routed"
+	"clocker.io/clocker/netplugin/segment/routed/redirect"
 	"clocker.io/clocker/netplugin/server"
 	"clocker.io/clocker/netplugin/topology"
-	"clocker.io/clocker/netplugin/underlay"
 	"clocker.io/clocker/pkg/hostconfig"
 	"clocker.io/clocker/pkg/store"
 )
@@ -97,12 +96,23 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	if err := sysctl.EnsureForwarding(); err != nil {
 		return err
 	}
-	way := direct.New(kernel, address)
+	ways, err := newWays(h, c, address, kernel, log)
+	if err != nil {
+		return err
+	}
+	defer ways.secret.Close()
 	links := routed.New(routed.Config{
 		Host: c.HostID, Handle: kernel, Sysctl: sysctl, Topology: view,
-		Carriers: map[string]carrier.Carrier{way.Name(): way}, Log: log,
+		Carriers: ways.byName, Log: log,
 	})
+	frames, err := newBridged(h, c.HostID, address, view, log)
+	if err != nil {
+		return err
+	}
+	defer frames.Close()
 	table := policy.NewTable(log)
+	fast := redirect.NewKeeper(redirect.Config{Handle: kernel, Table: table, Topology: view, Protocol: routed.Protocol, Log: log})
+	defer fast.Close()
 	var networks *driver.Driver
 	pools, err := addresses.Open(addresses.Config{
 		Host: c.HostID, Store: st, Dir: h.state, Log: log,
@@ -122,8 +132,8 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 		return fmt.Errorf("read boot id: %w", err)
 	}
 	networks, err = driver.New(driver.Config{
-		Host: c.HostID, StateDir: filepath.Join(h.state, "docker"), Boot: strings.TrimSpace(string(boot)),
-		AddressSpace: addresses.LocalSpace, Addresses: pools, Segments: map[string]segment.Segment{"routed": links}, Filter: table, Topology: view,
+		Host: c.HostID, Name: c.Name, StateDir: filepath.Join(h.state, "docker"), Boot: strings.TrimSpace(string(boot)),
+		AddressSpace: addresses.LocalSpace, Addresses: pools, Segments: map[string]segment.Segment{"routed": links, "bridged": frames}, Filter: fast, Topology: view,
 		Now: time.Now, Log: log,
 	})
 	if err != nil {
@@ -133,15 +143,20 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	log.Info("serving the fleet", "address", c.Address)
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return view.Run(ctx, pools.Observe) })
+	g.Go(func() error { return view.Run(ctx, frames.observe(st.Keys), pools.Observe) })
 	g.Go(func() error { return pools.Run(ctx) })
-	g.Go(func() error { return links.Run(ctx, view.Changes(ctx)) })
-	g.Go(func() error { return networks.Run(ctx, view.Changes(ctx)) })
+	g.Go(func() error { return links.Run(ctx, view.Changes(ctx, routed.Kinds...)) })
+	g.Go(func() error { return frames.Run(ctx, nil) })
+	g.Go(func() error { return networks.Run(ctx, view.Changes(ctx, driver.Kinds...)) })
 	g.Go(func() error { return table.Run(ctx) })
 	g.Go(func() error {
-		return underlay.Announcer{
-			Host: c.HostID, Address: c.Address, Store: st, Interface: way, Log: log, Every: time.Minute,
-		}.Run(ctx)
+		return fast.Run(ctx, view.Changes(ctx, topology.Service, topology.Published, topology.Network))
 	})
+	balancer := lb.New(lb.Config{Host: c.HostID, View: view, Now: time.Now, Log: log})
+	g.Go(func() error { return balancer.Run(ctx, view.Changes(ctx, lb.Kinds...)) })
+	g.Go(func() error {
+		return h.answerAgent(ctx, c.HostID, view, table, kernel, ways.byName, log, links, frames, table, networks, pools, balancer)
+	})
+	g.Go(func() error { return ways.run(ctx, c.HostID, st, view, links.Refresh) })
 	return g.Wait()
 }

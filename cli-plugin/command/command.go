@@ -65,6 +65,7 @@ hosts with "host add", and give "deploy" a compose file or a blueprint.`,
 		newLogsCommand(e), newExecCommand(e), newEventsCommand(e),
 		newOperateCommand(e, operations[0]), newOperateCommand(e, operations[1]), newOperateCommand(e, operations[2]),
 		newRmCommand(e), newVersionCommand(e),
+		newNetworkCommand(e), newPoolCommand(e), newDoctorCommand(e), newTraceCommand(e),
 		newServeCommand(e), newAgentCommand(), newPreflightCommand(), newHostcleanCommand(),
 	)
 	return root
@@ -161,6 +162,9 @@ func (l *list) flags(cmd *cobra.Command, quiet string) {
 func (l *list) options(e *Env) formatter.Options {
 	return formatter.Options{Out: e.cli.Out(), Format: l.format, Quiet: l.quiet, NoTrunc: l.noTrunc, Now: e.clock.Now()}
 }
+
+// coloured reports whether the user wants colours on a terminal.
+func coloured() bool { return os.Getenv("NO_COLOR") == "" }
 
 // say writes a line to the user, apart from the command's output.
 func (e *Env) say(format string, a ...any) { _, _ = fmt.Fprintf(e.cli.Err(), format+"\n", a...) }

@@ -83,6 +83,88 @@ func (e *Env) completeHosts(cmd *cobra.Command, given []string, _ string) ([]str
 	})
 }
 
+// completeNetworks completes networks that are not among the arguments yet.
+func (e *Env) completeNetworks(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return e.ask(cmd.Context(), func(ctx context.Context, c *api.Client) ([]string, error) {
+		networks, err := c.Networks(ctx)
+		var names []string
+		for _, n := range networks {
+			if n.Name != "" {
+				names = append(names, n.Name)
+			}
+		}
+		return without(names, given), err
+	})
+}
+
+// completeNetwork completes one network, completeTwoNetworks two.
+func (e *Env) completeNetwork(cmd *cobra.Command, given []string, word string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return e.completeNetworks(cmd, given, word)
+}
+
+func (e *Env) completeTwoNetworks(cmd *cobra.Command, given []string, word string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return e.completeNetworks(cmd, given, word)
+}
+
+// completePools completes address pools that are not among the arguments yet.
+func (e *Env) completePools(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return e.ask(cmd.Context(), func(ctx context.Context, c *api.Client) ([]string, error) {
+		pools, err := c.Pools(ctx)
+		var names []string
+		for _, p := range pools {
+			names = append(names, p.Name)
+		}
+		return without(names, given), err
+	})
+}
+
+// completeRules completes rules with what they open.
+func (e *Env) completeRules(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return e.ask(cmd.Context(), func(ctx context.Context, c *api.Client) ([]string, error) {
+		rules, err := c.Rules(ctx)
+		var names []string
+		for _, r := range rules {
+			if !slices.Contains(given, r.ID) {
+				names = append(names, r.ID+"\t"+r.FromName+" to "+r.ToName)
+			}
+		}
+		return names, err
+	})
+}
+
+// completeParties completes the two ends of a connection: replicas, services
+// and hosts.
+func (e *Env) completeParties(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return e.ask(cmd.Context(), func(ctx context.Context, c *api.Client) ([]string, error) {
+		tasks, err := c.Tasks(ctx, "")
+		if err != nil {
+			return nil, err
+		}
+		hosts, err := c.Hosts(ctx)
+		sortTasks(tasks)
+		var names []string
+		for _, t := range tasks {
+			names = append(names, t.Name)
+			if s := t.Service + "." + t.App; !slices.Contains(names, s) {
+				names = append(names, s)
+			}
+		}
+		for _, h := range hosts {
+			names = append(names, "host:"+h.Name)
+		}
+		return without(names, given), err
+	})
+}
+
 // services lists the services of tasks, each once, in the order they come.
 func services(tasks []api.Task) []string {
 	var out []string

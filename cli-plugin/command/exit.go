@@ -33,10 +33,10 @@ var ExitCodes = []struct {
 	Meaning string
 }{
 	{ExitOK, "Done."},
-	{ExitFailed, "The operation failed; what was begun has been taken back where that is possible."},
+	{ExitFailed, "The operation failed; what was begun has been taken back where that is possible. Doctor, pool check and trace: something is wrong."},
 	{ExitInvalid, "The input cannot be used: a file with problems, a wrong flag or argument."},
 	{ExitUnreachable, "No fleet is known, or no controller (or engine) of it can be reached, or the connection was lost."},
-	{ExitNotFound, "There is no such application, service, task or host."},
+	{ExitNotFound, "There is no such application, service, task, host, network, rule or pool."},
 	{ExitConflict, "Something is in the way: another release under way, a name or port that is taken."},
 	{ExitInterrupted, "Interrupted by the user."},
 }

@@ -36,6 +36,8 @@ func newServeCommand(e *Env) *cobra.Command {
 	f.StringVar(&o.EtcdCA, "etcd-ca", "", "CA certificate of that cluster")
 	f.StringVar(&o.EtcdCert, "etcd-cert", "", "Client certificate for that cluster")
 	f.StringVar(&o.EtcdKey, "etcd-key", "", "Key of that certificate")
+	f.StringVar(&o.DNSUpdate, "dns-update", "",
+		"DNS server that names of applications are kept in by RFC 2136: server=ADDRESS,zone=NAME,key-file=FILE[,reverse=ZONE]")
 	log.flags(cmd)
 	return cmd
 }

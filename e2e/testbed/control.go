@@ -19,7 +19,7 @@ const controlSocket = "/run/testbed.sock"
 // order is one request to a machine's init; answered by one line, "ok" or
 // what is wrong.
 type order struct {
-	Verb    string  `json:"verb"` // add, start, stop, end, kill, remove, pause, resume
+	Verb    string  `json:"verb"` // add, start, stop, end, kill, remove, pause, resume, reload
 	Service service `json:"service"`
 	answer  chan<- string
 }
@@ -74,12 +74,12 @@ func (s *supervisor) obey(o order) {
 	case "start":
 		r.want, r.due = true, time.Time{}
 		o.answer <- "ok"
-	case "pause", "resume":
+	case "pause", "resume", "reload":
 		if r.pid == 0 {
 			o.answer <- r.Name + " is not running"
 			return
 		}
-		_ = unix.Kill(r.pid, map[string]unix.Signal{"pause": unix.SIGSTOP, "resume": unix.SIGCONT}[o.Verb])
+		_ = unix.Kill(r.pid, map[string]unix.Signal{"pause": unix.SIGSTOP, "resume": unix.SIGCONT, "reload": unix.SIGHUP}[o.Verb])
 		o.answer <- "ok"
 	case "stop", "end", "remove":
 		r.want = false

@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -115,4 +116,56 @@ func (h *Host) orderEngine(ctx context.Context, verb string) error {
 		return fmt.Errorf("%s on %s: %w", verb, h.Name, err)
 	}
 	return ctx.Err()
+}
+
+// KeepContainers turns live-restore on or off: with it, containers outlive
+// their engine. It returns when the engine has taken it over.
+func (h *Host) KeepContainers(ctx context.Context, on bool) error {
+	path := filepath.Join(h.Root(), "etc/docker/daemon.json")
+	err := editJSON(path, func(config map[string]any) { config["live-restore"] = on })
+	if err == nil {
+		err = h.orderEngine(ctx, "reload")
+	}
+	if err == nil {
+		err = poll(ctx.Done(), readyLimit, "live-restore of "+h.Name, func() error {
+			out, err := h.Exec(ctx, "docker", "info", "--format", "{{.LiveRestoreEnabled}}")
+			if err == nil && strings.TrimSpace(out) != fmt.Sprint(on) {
+				err = fmt.Errorf("it is %s", strings.TrimSpace(out))
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("set live-restore of %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+func editJSON(path string, f func(map[string]any)) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	config := map[string]any{}
+	if err := json.Unmarshal(b, &config); err != nil {
+		return err
+	}
+	f(config)
+	if b, err = json.MarshalIndent(config, "", "\t"); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// DisablePlugin ends a managed plugin of the engine although it is in use;
+// EnablePlugin starts it again.
+func (h *Host) DisablePlugin(ctx context.Context, name string) error {
+	_, err := h.Exec(ctx, "docker", "plugin", "disable", "--force", name)
+	return err
+}
+
+// EnablePlugin starts a managed plugin of the engine.
+func (h *Host) EnablePlugin(ctx context.Context, name string) error {
+	_, err := h.Exec(ctx, "docker", "plugin", "enable", name)
+	return err
 }

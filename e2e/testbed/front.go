@@ -16,19 +16,34 @@ import (
 	"github.com/miekg/dns"
 )
 
+// frontArgs are the arguments of frontMain after the program: the hub's address
+// on each link, that on the first link first.
+func frontArgs(s *state) []string {
+	args := []string{"/proc/self/exe"}
+	for _, l := range s.links() {
+		args = append(args, octet(l.Subnet, hubOctet).String())
+	}
+	return args
+}
+
 // frontMain runs on the hub. It answers the hosts' DNS questions and stands in
 // for Docker Hub and other registries, on HTTPS, by handing requests on to the
 // hub's registry.
 func frontMain(args []string) error {
-	if len(args) != 1 {
-		return errors.New("run front: needs the hub's address")
+	if len(args) == 0 {
+		return errors.New("run front: needs the hub's addresses")
 	}
-	addr, err := netip.ParseAddr(args[0])
-	if err != nil {
-		return fmt.Errorf("run front: %w", err)
+	var addrs []netip.Addr
+	for _, arg := range args {
+		addr, err := netip.ParseAddr(arg)
+		if err != nil {
+			return fmt.Errorf("run front: %w", err)
+		}
+		addrs = append(addrs, addr)
 	}
+	addr := addrs[0]
 	failed := make(chan error)
-	answer := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { answerDNS(w, q, addr) })
+	answer := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { answerDNS(w, q, addrs) })
 	for _, network := range []string{"udp", "tcp"} {
 		srv := &dns.Server{Addr: netip.AddrPortFrom(addr, 53).String(), Net: network, Handler: answer}
 		go func() { failed <- srv.ListenAndServe() }()
@@ -48,7 +63,7 @@ func frontMain(args []string) error {
 
 // answerDNS knows the testbed's machines and the registries the hub stands in
 // for. Anything else does not exist, which is said at once.
-func answerDNS(w dns.ResponseWriter, q *dns.Msg, hub netip.Addr) {
+func answerDNS(w dns.ResponseWriter, q *dns.Msg, hub []netip.Addr) {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	m.RecursionAvailable = true
@@ -70,16 +85,17 @@ func answerDNS(w dns.ResponseWriter, q *dns.Msg, hub netip.Addr) {
 	}
 }
 
-func testbedName(name string, hub netip.Addr) (netip.Addr, bool) {
-	subnet := netip.PrefixFrom(hub, 24).Masked().String()
+// testbedName looks a name up; hub are the hub's addresses, one on each link.
+func testbedName(name string, hub []netip.Addr) (netip.Addr, bool) {
+	subnet := func(n int) string { return netip.PrefixFrom(hub[(n-1)%len(hub)], 24).Masked().String() }
 	switch {
 	case name == hubName || slices.Contains(hubRegistries, name):
-		return hub, true
+		return hub[0], true
 	case name == machineName:
-		return octet(subnet, machineOctet), true
+		return octet(subnet(1), machineOctet), true
 	}
 	if n, err := strconv.Atoi(strings.TrimPrefix(name, "h")); err == nil && name == hostName(n) && n >= 1 && n <= MaxHosts {
-		return octet(subnet, byte(firstHostOctet+n-1)), true
+		return octet(subnet(n), byte(firstHostOctet+n-1)), true
 	}
 	return netip.Addr{}, false
 }

@@ -15,13 +15,24 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Host is one Docker host of a testbed. Name and Address never change, over
+// Host is one Docker host of a testbed. Name and addresses never change, over
 // restarts either.
 type Host struct {
 	Name    string
 	Address string
+	// Address6 is a unique local address, LinkLocal6 the link-local one of
+	// eth0.
+	Address6, LinkLocal6 string
 
 	bed *Testbed
+}
+
+func newHost(t *Testbed, n node) *Host {
+	h := &Host{Name: n.Name, Address: n.Address, bed: t}
+	if a, err := netip.ParseAddr(n.Address); err == nil {
+		h.Address6, h.LinkLocal6 = address6(a).String(), linkLocal(hardwareAddr(a)).String()
+	}
+	return h
 }
 
 // process reads who the host's init is now; the zero value while it is down.
@@ -130,8 +141,14 @@ func (t *Testbed) boot(name string) error {
 		})
 	}
 	wire := func(pid int) error {
-		if err := wireHost(s.Hub.Proc.PID, pid, name, netip.MustParseAddr(n.Address), t.subnet); err != nil {
+		addr := netip.MustParseAddr(n.Address)
+		if err := wireHost(s.Hub.Proc.PID, pid, name, addr, s.linkAt(addr)); err != nil {
 			return err
+		}
+		if n.MTU != 0 {
+			if err := setMTU(s.Hub.Proc.PID, pid, name, n.MTU); err != nil {
+				return err
+			}
 		}
 		return t.update(applyCuts)
 	}

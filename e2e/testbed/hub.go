@@ -79,7 +79,8 @@ func hubConfig(dir string, s *state) machineConfig {
 		Binds: [][2]string{{filepath.Join(disk, "etcd"), hubEtcdData}},
 		Sysctls: map[string]string{
 			// So that the hub refuses what the hosts send to the world.
-			"net.ipv4.ip_forward": "1",
+			"net.ipv4.ip_forward":          "1",
+			"net.ipv6.conf.all.forwarding": "1",
 			// This namespace's own; the machine's is not touched.
 			"net.bridge.bridge-nf-call-iptables":  "0",
 			"net.bridge.bridge-nf-call-ip6tables": "0",
@@ -87,7 +88,7 @@ func hubConfig(dir string, s *state) machineConfig {
 		},
 		Services: []service{
 			{Name: "registry", Args: []string{"docker-registry", "serve", "/etc/testbed/registry.yml"}},
-			{Name: "front", Args: []string{"/proc/self/exe", s.Hub.Address}, As: argFront},
+			{Name: "front", Args: frontArgs(s), As: argFront},
 		},
 	}
 }

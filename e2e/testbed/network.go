@@ -21,7 +21,6 @@ const (
 const (
 	hubName     = "hub"
 	machineName = "machine" // the hub's port towards the machine itself
-	bridgeName  = "br0"
 )
 
 // octet is the address in the subnet with the given last byte.
@@ -86,9 +85,9 @@ func within(pid int) (*netlink.Handle, netns.NsHandle, error) {
 	return h, ns, nil
 }
 
-// wireHub makes the bridge in the hub's namespace and the veth pair that joins
-// it to the machine's own.
-func wireHub(pid int, bed, subnet string) error {
+// wireHub makes a bridge for each link in the hub's namespace and the veth pair
+// that joins the first one to the machine's own.
+func wireHub(pid int, bed string, links []link) error {
 	h, ns, err := within(pid)
 	if err != nil {
 		return err
@@ -98,32 +97,37 @@ func wireHub(pid int, bed, subnet string) error {
 	if err := loopback(h); err != nil {
 		return err
 	}
-	snoop := false
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = bridgeName
-	attrs.HardwareAddr = hardwareAddr(octet(subnet, hubOctet))
-	br := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snoop}
-	if err := h.LinkAdd(br); err != nil {
-		return fmt.Errorf("add bridge: %w", err)
-	}
-	if err := configure(h, bridgeName, octet(subnet, hubOctet)); err != nil {
-		return err
+	for _, l := range links {
+		snoop := false
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = l.Bridge
+		attrs.HardwareAddr = hardwareAddr(octet(l.Subnet, hubOctet))
+		br := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snoop}
+		if err := h.LinkAdd(br); err != nil {
+			return fmt.Errorf("add bridge: %w", err)
+		}
+		if err := configure(h, l.Bridge, octet(l.Subnet, hubOctet)); err != nil {
+			return err
+		}
 	}
 	// Hosts route what is not theirs to the hub, which refuses it at once: no
 	// test waits for the world, and none reaches it.
-	world := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Type: unix.RTN_UNREACHABLE}
-	if err := h.RouteAdd(world); err != nil {
-		return fmt.Errorf("add route: %w", err)
+	for _, world := range []net.IPNet{
+		{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
+	} {
+		if err := h.RouteAdd(&netlink.Route{Dst: &world, Type: unix.RTN_UNREACHABLE}); err != nil {
+			return fmt.Errorf("add route: %w", err)
+		}
 	}
-	addr := octet(subnet, machineOctet)
-	attrs = netlink.NewLinkAttrs()
+	addr := octet(links[0].Subnet, machineOctet)
+	attrs := netlink.NewLinkAttrs()
 	attrs.Name = linkName(bed)
 	attrs.HardwareAddr = hardwareAddr(addr)
 	up := &netlink.Veth{LinkAttrs: attrs, PeerName: machineName, PeerNamespace: netlink.NsFd(int(ns))}
 	if err := netlink.LinkAdd(up); err != nil {
 		return fmt.Errorf("add link %s: %w", attrs.Name, err)
 	}
-	if err := plug(h, machineName); err != nil {
+	if err := plug(h, machineName, links[0].Bridge); err != nil {
 		return err
 	}
 	here, err := netlink.NewHandle()
@@ -131,11 +135,37 @@ func wireHub(pid int, bed, subnet string) error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer here.Close()
-	return configure(here, attrs.Name, addr)
+	if err := configure(here, attrs.Name, addr); err != nil {
+		return err
+	}
+	return routeToLinks(here, attrs.Name, links)
 }
 
-// wireHost links a host to the hub's bridge. The hub's end has its name.
-func wireHost(hubPID, pid int, name string, addr netip.Addr, subnet string) error {
+// routeToLinks lets the machine reach the links that it is not on. The routes
+// end with the machine's link.
+func routeToLinks(h *netlink.Handle, name string, links []link) error {
+	own, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", name, err)
+	}
+	hub := octet(links[0].Subnet, hubOctet)
+	for _, l := range links[1:] {
+		four, six := netip.MustParsePrefix(l.Subnet), l.Subnet6
+		for _, r := range []struct {
+			to netip.Prefix
+			by netip.Addr
+		}{{four, hub}, {six, address6(hub)}} {
+			dst := &net.IPNet{IP: r.to.Addr().AsSlice(), Mask: net.CIDRMask(r.to.Bits(), r.to.Addr().BitLen())}
+			if err := h.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Dst: dst, Gw: r.by.AsSlice()}); err != nil {
+				return fmt.Errorf("add route to %s: %w", r.to, err)
+			}
+		}
+	}
+	return nil
+}
+
+// wireHost links a host to its link's bridge. The hub's end has its name.
+func wireHost(hubPID, pid int, name string, addr netip.Addr, l link) error {
 	hub, hubNS, err := within(hubPID)
 	if err != nil {
 		return err
@@ -153,14 +183,14 @@ func wireHost(hubPID, pid int, name string, addr netip.Addr, subnet string) erro
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
-	link := &netlink.Veth{
+	pair := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: "eth0",
 		PeerHardwareAddr: hardwareAddr(addr), PeerNamespace: netlink.NsFd(int(ns)),
 	}
-	if err := hub.LinkAdd(link); err != nil {
+	if err := hub.LinkAdd(pair); err != nil {
 		return fmt.Errorf("add link of %s: %w", name, err)
 	}
-	if err := plug(hub, name); err != nil {
+	if err := plug(hub, name, l.Bridge); err != nil {
 		return err
 	}
 	if err := loopback(h); err != nil {
@@ -169,10 +199,7 @@ func wireHost(hubPID, pid int, name string, addr netip.Addr, subnet string) erro
 	if err := configure(h, "eth0", addr); err != nil {
 		return err
 	}
-	if err := h.RouteAdd(&netlink.Route{Gw: octet(subnet, hubOctet).AsSlice()}); err != nil {
-		return fmt.Errorf("add route: %w", err)
-	}
-	return nil
+	return routeBeyond(h, l)
 }
 
 func loopback(h *netlink.Handle) error {
@@ -186,25 +213,9 @@ func loopback(h *netlink.Handle) error {
 	return nil
 }
 
-// configure gives a link its address in the testbed's subnet and brings it up.
-func configure(h *netlink.Handle, name string, a netip.Addr) error {
-	l, err := h.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("find link %s: %w", name, err)
-	}
-	ip := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(24, 32)}
-	if err := h.AddrAdd(l, &netlink.Addr{IPNet: ip}); err != nil {
-		return fmt.Errorf("add address to %s: %w", name, err)
-	}
-	if err := h.LinkSetUp(l); err != nil {
-		return fmt.Errorf("bring up %s: %w", name, err)
-	}
-	return nil
-}
-
-// plug makes a link of the hub a port of its bridge.
-func plug(h *netlink.Handle, name string) error {
-	br, err := h.LinkByName(bridgeName)
+// plug makes a link of the hub a port of one of its bridges.
+func plug(h *netlink.Handle, name, bridge string) error {
+	br, err := h.LinkByName(bridge)
 	if err != nil {
 		return fmt.Errorf("find bridge: %w", err)
 	}

@@ -28,6 +28,10 @@ type Options struct {
 	// Engine is the major version of the hosts' Docker Engine: "28" (the
 	// default) or "20".
 	Engine string
+	// Links is how many links the hosts are on: with 1 (the default) all are on
+	// one; with 2, h1, h3, ... are on the first, h2, h4, ... on the second, and
+	// the hub is the router between the two.
+	Links int
 	// Log is told of every step. Nil is silence.
 	Log func(format string, args ...any)
 }
@@ -50,6 +54,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Engine == "" {
 		o.Engine = "28"
 	}
+	if o.Links == 0 {
+		o.Links = 1
+	}
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
 	}
@@ -61,6 +68,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if _, ok := hostTrees[o.Engine]; !ok {
 		return o, fmt.Errorf("check engine: %q is neither 28 nor 20", o.Engine)
+	}
+	if o.Links < 1 || o.Links > 2 {
+		return o, fmt.Errorf("check links: %d is neither 1 nor 2", o.Links)
 	}
 	if os.Geteuid() != 0 {
 		return o, errNotRoot

@@ -3,6 +3,7 @@ package testbed
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -100,6 +101,12 @@ func applyCuts(s *state) error {
 				conn.AddRule(drop(table, input, from, ""))
 			case from == hubName:
 				conn.AddRule(drop(table, output, "", to))
+			case s.addressOf(from).IsValid() && s.linkAt(s.addressOf(from)) != s.linkAt(s.addressOf(to)):
+				// The hub routes between them: what comes in for the other is
+				// dropped before it does.
+				for _, r := range dropTo(table, input, from, s.addressOf(to)) {
+					conn.AddRule(r)
+				}
 			default:
 				conn.AddRule(drop(table, forward, from, to))
 			}
@@ -130,4 +137,40 @@ func drop(table *nftables.Table, chain *nftables.Chain, in, out string) *nftable
 	}
 	r.Exprs = append(r.Exprs, &expr.Verdict{Kind: expr.VerdictDrop})
 	return r
+}
+
+// addressOf is the address of a machine by name; that of the machine itself is
+// on the first link.
+func (s *state) addressOf(name string) netip.Addr {
+	if name == machineName {
+		return octet(s.Subnet, machineOctet)
+	}
+	if n := s.find(name); n != nil {
+		if a, err := netip.ParseAddr(n.Address); err == nil {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// dropTo are rules against packets that come in by a port for an address, of
+// either family.
+func dropTo(table *nftables.Table, chain *nftables.Chain, in string, to netip.Addr) []*nftables.Rule {
+	var rules []*nftables.Rule
+	for _, m := range []struct {
+		protocol       uint16
+		offset, length uint32
+		address        netip.Addr
+	}{{unix.ETH_P_IP, 16, 4, to}, {unix.ETH_P_IPV6, 24, 16, address6(to)}} {
+		r := drop(table, chain, in, "")
+		verdict := r.Exprs[len(r.Exprs)-1]
+		r.Exprs = append(r.Exprs[:len(r.Exprs)-1],
+			&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(m.protocol >> 8), byte(m.protocol)}},
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: m.offset, Len: m.length},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: m.address.AsSlice()},
+			verdict)
+		rules = append(rules, r)
+	}
+	return rules
 }

@@ -110,4 +110,10 @@ var recipes = []recipe{
 		Entrypoint: []string{"/web"},
 		Ports:      []string{"80/tcp"},
 	},
+	{
+		Names:      []string{"test/netbench:1", "test/netbench:latest"}, // clocker.io/test/netbench:1
+		Program:    "netbench",
+		Entrypoint: []string{"/netbench"},
+		Cmd:        []string{"serve"},
+	},
 }

@@ -17,11 +17,12 @@ import (
 type state struct {
 	Name     string `json:"name"`
 	Engine   string `json:"engine"`
-	Subnet   string `json:"subnet"`   // a /24 in CIDR form
-	Tree     string `json:"tree"`     // the root tree the hosts are made from
-	Tools    string `json:"tools"`    // the root tree the hub is made from
-	Registry string `json:"registry"` // the seed of the hub's registry
-	Images   string `json:"images"`   // the seed whose images it has by now
+	Subnet   string `json:"subnet"`            // a /24 in CIDR form
+	SubnetB  string `json:"subnetB,omitempty"` // that of the second link, if there is one
+	Tree     string `json:"tree"`              // the root tree the hosts are made from
+	Tools    string `json:"tools"`             // the root tree the hub is made from
+	Registry string `json:"registry"`          // the seed of the hub's registry
+	Images   string `json:"images"`            // the seed whose images it has by now
 	Hub      node   `json:"hub"`
 	Hosts    []node `json:"hosts"`
 	// Cuts are the pairs of names that no traffic passes between; the second
@@ -35,6 +36,8 @@ type node struct {
 	Name    string  `json:"name"`
 	Address string  `json:"address"`
 	Proc    process `json:"proc"`
+	// MTU is that of its link; 0 is the usual one.
+	MTU int `json:"mtu,omitempty"`
 }
 
 func (s *state) find(name string) *node {

@@ -15,16 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Testbed is a set of hosts on one bridge. Its methods may be called from
+// Testbed is a set of hosts on one link, or on two with a router between. Its methods may be called from
 // several goroutines, and several processes may have the same one open.
 type Testbed struct {
 	name   string
 	dir    string
 	subnet string
-	engine string
-	hub    netip.Addr
-	hosts  []*Host
-	log    func(string, ...any)
+	// subnets are those of all links, subnet first.
+	subnets []string
+	engine  string
+	hub     netip.Addr
+	hosts   []*Host
+	log     func(string, ...any)
 }
 
 // Open attaches to a testbed that an Up, of this or another process, made.
@@ -48,8 +50,11 @@ func attach(s *state) (*Testbed, error) {
 		name: s.Name, dir: stateDir(s.Name), subnet: s.Subnet, engine: s.Engine, hub: hub,
 		log: func(string, ...any) {},
 	}
+	for _, l := range s.links() {
+		t.subnets = append(t.subnets, l.Subnet)
+	}
 	for _, n := range s.Hosts {
-		t.hosts = append(t.hosts, &Host{Name: n.Name, Address: n.Address, bed: t})
+		t.hosts = append(t.hosts, newHost(t, n))
 	}
 	return t, nil
 }
@@ -63,8 +68,11 @@ func (t *Testbed) Engine() string { return t.engine }
 // Dir is where the testbed keeps its state: keys, certificates, logs, disks.
 func (t *Testbed) Dir() string { return t.dir }
 
-// Subnet is the network of the bridge, a /24 in CIDR form.
+// Subnet is the network of the first link, a /24 in CIDR form.
 func (t *Testbed) Subnet() string { return t.subnet }
+
+// Subnets are the networks of all links, that of h1 first.
+func (t *Testbed) Subnets() []string { return slices.Clone(t.subnets) }
 
 // Gateway is this machine's own address on the testbed's bridge: where the
 // hosts reach a server that a test runs.

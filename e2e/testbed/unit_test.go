@@ -163,7 +163,7 @@ func TestNamesOfTheTestbed(t *testing.T) {
 		"hub": "10.88.7.2", "machine": "10.88.7.1", "h1": "10.88.7.11", "h12": "10.88.7.22",
 		"registry-1.docker.io": "10.88.7.2", "h0": "", "h01": "", "h999": "", "example.com": "",
 	} {
-		got, ok := testbedName(name, hub)
+		got, ok := testbedName(name, []netip.Addr{hub})
 		if ok != (want != "") || ok && got.String() != want {
 			t.Errorf("%s is %v, not %s", name, got, want)
 		}
@@ -194,7 +194,7 @@ func TestDNSRefusesAtOnceWhatIsNowhere(t *testing.T) {
 		{"example.com.", dns.TypeA, dns.RcodeNameError, 0},
 	} {
 		var w answers
-		answerDNS(&w, new(dns.Msg).SetQuestion(c.name, c.kind), hub)
+		answerDNS(&w, new(dns.Msg).SetQuestion(c.name, c.kind), []netip.Addr{hub})
 		if w.last.Rcode != c.code || len(w.last.Answer) != c.answers {
 			t.Errorf("%s %d: %v", c.name, c.kind, w.last)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,7 +14,7 @@ import (
 
 // Up brings a testbed to what the options say and waits until every host is
 // ready. What runs already and fits is kept; hosts that are missing or down
-// are started; a testbed of another engine or with an older root tree, or the
+// are started; a testbed of another engine, with other links or an older root tree, or the
 // leftovers of one, are taken down first. After an error what was made stays,
 // for its logs: Down removes it.
 func Up(ctx context.Context, o Options) (*Testbed, error) {
@@ -34,7 +33,7 @@ func Up(ctx context.Context, o Options) (*Testbed, error) {
 		return nil, err
 	}
 	s, err := loadState(stateDir(o.Name))
-	if err != nil || !s.Hub.Proc.alive() || s.Engine != o.Engine || s.Tree != c.tree {
+	if err != nil || !s.Hub.Proc.alive() || s.Engine != o.Engine || s.Tree != c.tree || len(s.links()) != o.Links {
 		if err == nil {
 			o.Log("%s: taking down what does not fit", o.Name)
 		}
@@ -87,7 +86,7 @@ func found(o Options, c *caches) (*state, error) {
 		return nil, fmt.Errorf("make testbed: %w", err)
 	}
 	s := &state{Name: o.Name, Engine: o.Engine, Tree: c.tree, Tools: c.tools, Registry: c.images, Images: c.images}
-	if err := claimSubnet(dir, s); err != nil {
+	if err := claimSubnets(dir, s, o.Links); err != nil {
 		return nil, err
 	}
 	tls := filepath.Join(dir, "tls")
@@ -114,16 +113,16 @@ func found(o Options, c *caches) (*state, error) {
 		s.Hub.Proc = p
 		return s.save(dir)
 	}
-	wire := func(pid int) error { return wireHub(pid, o.Name, s.Subnet) }
+	wire := func(pid int) error { return wireHub(pid, o.Name, s.links()) }
 	if err := boot(dir, hubConfig(dir, s), record, wire); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// claimSubnet picks the testbed's subnet and writes it down before another
+// claimSubnets picks the testbed's subnets and writes them down before another
 // testbed can pick.
-func claimSubnet(dir string, s *state) error {
+func claimSubnets(dir string, s *state, links int) error {
 	unlock, err := lockFile(filepath.Join(baseDir(), "subnets.lock"))
 	if err != nil {
 		return err
@@ -136,11 +135,16 @@ func claimSubnet(dir string, s *state) error {
 	var taken []string
 	for _, b := range beds {
 		if t, err := Open(b); err == nil && b != s.Name {
-			taken = append(taken, t.subnet)
+			taken = append(taken, t.subnets...)
 		}
 	}
 	if s.Subnet, err = freeSubnet(taken); err != nil {
 		return err
+	}
+	if links > 1 {
+		if s.SubnetB, err = freeSubnet(append(taken, s.Subnet)); err != nil {
+			return err
+		}
 	}
 	s.Hub = node{Name: hubName, Address: octet(s.Subnet, hubOctet).String()}
 	return s.save(dir)
@@ -180,7 +184,7 @@ func (t *Testbed) resize(hosts int) error {
 		}
 		known := len(s.Hosts)
 		for n := known + 1; n <= hosts; n++ {
-			addr := octet(s.Subnet, byte(firstHostOctet+n-1))
+			addr := octet(s.linkOf(n).Subnet, byte(firstHostOctet+n-1))
 			s.Hosts = append(s.Hosts, node{Name: hostName(n), Address: addr.String()})
 		}
 		for _, n := range s.Hosts[known:] {
@@ -190,7 +194,7 @@ func (t *Testbed) resize(hosts int) error {
 		}
 		t.hosts = nil
 		for _, n := range s.Hosts {
-			t.hosts = append(t.hosts, &Host{Name: n.Name, Address: netip.MustParseAddr(n.Address).String(), bed: t})
+			t.hosts = append(t.hosts, newHost(t, n))
 		}
 		return nil
 	})

@@ -33,18 +33,18 @@ func (d *Driver) RequestAddress(r *helper.RequestAddressRequest) (*helper.Reques
 			return nil, fmt.Errorf("request address: %q is not an address", r.Address)
 		}
 	}
-	n, err := d.used(p.network)
+	n, f, err := d.used(p)
 	if err != nil {
 		return nil, fmt.Errorf("request address: %w", err)
 	}
 	var got netip.Prefix
 	switch name := r.Options[optName]; {
 	case r.Options[optType] == typeGateway:
-		got, err = d.requestGateway(n, asked)
+		got, err = d.requestGateway(n, f, asked)
 	case asked.IsValid():
-		got, err = d.requestExplicit(n, asked, name)
+		got, err = d.requestExplicit(n, f, asked, name)
 	default:
-		got, err = d.requestNext(n, name)
+		got, err = d.requestNext(n, f, name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("request address: %w", err)
@@ -52,27 +52,31 @@ func (d *Driver) RequestAddress(r *helper.RequestAddressRequest) (*helper.Reques
 	return &helper.RequestAddressResponse{Address: got.String()}, nil
 }
 
-// used returns a network that the engine has a pool of. An engine keeps its
-// pools even where the journal was lost.
-func (d *Driver) used(id string) (*network, error) {
-	n, err := d.known(id)
+// used returns a network that the engine has a pool of, and its half that the
+// pool is of. An engine keeps its pools even where the journal was lost.
+func (d *Driver) used(p poolID) (*network, *family, error) {
+	n, err := d.known(p.network)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if n.uses == 0 {
-		d.append(d.setUses(n, 1)...)
+	f := n.families[index(p.v6)]
+	if f == nil {
+		return nil, nil, fmt.Errorf("network %s has no subnet of the family of %s", registry.Title(n.record), p.cidr)
+	}
+	if f.uses == 0 {
+		d.append(d.setUses(n, f, 1)...)
 		d.kick()
 	}
-	return n, nil
+	return n, f, nil
 }
 
 // requestGateway answers the network's gateway: every host has it. While a
 // network made by hand is new, its maker may choose another one.
-func (d *Driver) requestGateway(n *network, asked netip.Addr) (netip.Prefix, error) {
+func (d *Driver) requestGateway(n *network, f *family, asked netip.Addr) (netip.Prefix, error) {
 	d.mu.Lock()
-	rec, gateway, bits := n.record, n.gateway, n.subnet.Bits()
+	rec, gateway, bits := n.record, f.gateway, f.subnet.Bits()
 	d.mu.Unlock()
 	if !asked.IsValid() || asked == gateway {
 		return netip.PrefixFrom(gateway, bits), nil
@@ -80,7 +84,7 @@ func (d *Driver) requestGateway(n *network, asked netip.Addr) (netip.Prefix, err
 	if !rec.ByHand {
 		return netip.Prefix{}, fmt.Errorf("the gateway of network %s is %s, not %s", registry.Title(rec), gateway, asked)
 	}
-	if err := ipam.CheckGateway(n.subnet, asked); err != nil {
+	if err := ipam.CheckGateway(f.subnet, asked); err != nil {
 		return netip.Prefix{}, err
 	}
 	ctx, cancel := d.request()
@@ -103,23 +107,32 @@ func (d *Driver) requestGateway(n *network, asked netip.Addr) (netip.Prefix, err
 
 // requestNext gives the address that the name had last, or the one that is
 // free for longest.
-func (d *Driver) requestNext(n *network, name string) (netip.Prefix, error) {
+func (d *Driver) requestNext(n *network, f *family, name string) (netip.Prefix, error) {
+	d.takeBack(n, f, name)
+	if a, ok := d.keptFor(n, f, name); ok {
+		got, err := d.requestExplicit(n, f, a, name)
+		if err == nil {
+			return got, nil
+		}
+		// Another host was faster, or etcd is away: any other will do.
+		d.log.Info("container's name gets another address than before", "container", name, "network", n.id, "address", a, "reason", err)
+	}
 	for {
 		now := d.cfg.Now()
 		d.mu.Lock()
-		a, ok := n.share.Allocate(name, now, false)
+		a, ok := f.share.Allocate(name, now, false)
 		if ok {
-			return d.give(n, a, name) // releases mu
+			return d.give(n, f, a, name) // releases mu
 		}
 		d.mu.Unlock()
-		if err := d.grow(n); err == nil {
+		if err := d.grow(n, f); err == nil {
 			continue
 		} else {
 			// An address that was released a moment ago is better than
 			// none.
 			d.mu.Lock()
-			if a, ok := n.share.Allocate(name, now, true); ok {
-				return d.give(n, a, name)
+			if a, ok := f.share.Allocate(name, now, true); ok {
+				return d.give(n, f, a, name)
 			}
 			d.mu.Unlock()
 			return netip.Prefix{}, err
@@ -129,62 +142,80 @@ func (d *Driver) requestNext(n *network, name string) (netip.Prefix, error) {
 
 // give writes down that an address is held, and answers it. It is called with
 // mu held and releases it.
-func (d *Driver) give(n *network, a netip.Addr, name string) (netip.Prefix, error) {
+func (d *Driver) give(n *network, f *family, a netip.Addr, name string) (netip.Prefix, error) {
 	now := d.cfg.Now()
 	commit := d.append(entry{Op: opAlloc, Network: n.id, Addr: a, Name: name, At: now.UnixMilli()})
 	n.dirty[a] = struct{}{}
-	bits := 32
-	if n.record.Segment != "routed" {
-		bits = n.subnet.Bits()
-	}
-	d.growAhead(n)
+	got := n.masked(f, a)
+	d.growAhead(n, f)
 	d.mu.Unlock()
 	if err := commit.Wait(); err != nil {
 		d.mu.Lock()
-		n.share.Release(a, now)
+		f.share.Release(a, now)
 		d.mu.Unlock()
 		return netip.Prefix{}, err
 	}
 	d.kick()
-	return netip.PrefixFrom(a, bits), nil
+	return got, nil
+}
+
+// masked is an address with the mask of the container's interface.
+func (n *network) masked(f *family, a netip.Addr) netip.Prefix {
+	if n.record.Segment == "routed" && !n.elsewhere() {
+		return netip.PrefixFrom(a, a.BitLen())
+	}
+	return netip.PrefixFrom(a, f.subnet.Bits())
 }
 
 // requestExplicit gives the one address asked for.
-func (d *Driver) requestExplicit(n *network, a netip.Addr, name string) (netip.Prefix, error) {
-	claimed := false
+func (d *Driver) requestExplicit(n *network, f *family, a netip.Addr, name string) (netip.Prefix, error) {
 	for {
 		d.mu.Lock()
-		why, reserved := n.share.Layout().Reserved(a)
+		why, reserved := f.share.Layout().Reserved(a)
 		if reserved && why == ipam.ReservedAux && name == "" {
 			// Every host's engine asks for these once more.
 			d.mu.Unlock()
-			return netip.PrefixFrom(a, n.subnet.Bits()), nil
+			return netip.PrefixFrom(a, f.subnet.Bits()), nil
 		}
-		holder, _ := n.share.Holder(a)
-		err := n.share.Take(a, name, d.cfg.Now())
-		if err == nil {
-			return d.give(n, a, name) // releases mu
-		}
-		d.mu.Unlock()
-		switch {
-		case errors.Is(err, ipam.ErrInUse) && d.cfg.InUse != nil && !d.cfg.InUse(n.id, a):
+		holder, held := n.holder(a)
+		if held {
+			d.mu.Unlock()
+			if d.stillInUse(n, a, holder.Name, name) {
+				return netip.Prefix{}, d.inUse(a, holder.Name)
+			}
 			// Its holder is no more; the engine did not say so.
 			d.mu.Lock()
-			if now, held := n.share.Holder(a); !held || now != holder {
+			if now, held := n.holder(a); !held || now != holder {
 				d.mu.Unlock()
 				continue // It changed hands meanwhile.
 			}
-			n.share.Restore(a, name, d.cfg.Now())
-			return d.give(n, a, name)
-		case errors.Is(err, ipam.ErrNotOwned) && !claimed:
-			if err := d.claimBlockOf(n, a); err != nil {
-				return netip.Prefix{}, err
+			if p := n.pins[a]; p != nil {
+				return d.givePinned(n, f, a, &pin{name: name, since: d.cfg.Now(), revision: p.revision, lost: p.lost})
 			}
-			claimed = true
-		default:
+			f.share.Restore(a, name, d.cfg.Now())
+			return d.give(n, f, a, name)
+		}
+		err := f.share.Take(a, name, d.cfg.Now())
+		if err == nil {
+			return d.give(n, f, a, name) // releases mu
+		}
+		d.mu.Unlock()
+		if !errors.Is(err, ipam.ErrNotOwned) && !errors.Is(err, ipam.ErrLent) {
 			return netip.Prefix{}, err
 		}
+		got, err := d.requestPin(n, f, a, name)
+		if !errors.Is(err, errOursNow) {
+			return got, err
+		}
 	}
+}
+
+// inUse says who on this host has an address.
+func (d *Driver) inUse(a netip.Addr, name string) error {
+	if name == "" {
+		return fmt.Errorf("take address %s: %w on host %s", a, ipam.ErrInUse, d.cfg.Host)
+	}
+	return fmt.Errorf("take address %s: %w by %s on host %s", a, ipam.ErrInUse, name, d.cfg.Host)
 }
 
 // ReleaseAddress takes an address back. One that nobody holds is no error:
@@ -199,7 +230,7 @@ func (d *Driver) ReleaseAddress(r *helper.ReleaseAddressRequest) error {
 		return fmt.Errorf("release address: %q is not an address", r.Address)
 	}
 	d.mu.Lock()
-	n := d.networks[p.network]
+	n := d.find(p.network)
 	if n == nil {
 		d.mu.Unlock()
 		return nil
@@ -216,17 +247,26 @@ func (d *Driver) ReleaseAddress(r *helper.ReleaseAddressRequest) error {
 // release frees an address and returns what to write down; nothing when it
 // was not held. mu is held.
 func (d *Driver) release(n *network, a netip.Addr) []entry {
-	h, ok := n.share.Holder(a)
+	h, ok := n.holder(a)
 	if !ok {
 		return nil
 	}
 	now := d.cfg.Now()
-	n.share.Release(a, now)
-	n.dirty[a] = struct{}{}
 	delete(n.notes, a)
+	if n.pins[a] != nil {
+		n.drop(a)
+		return []entry{{Op: opUnpin, Network: n.id, Addr: a, Name: h.Name, At: now.UnixMilli()}}
+	}
+	f := n.of(a)
+	f.share.Release(a, now)
+	n.dirty[a] = struct{}{}
 	rs := []entry{{Op: opFree, Network: n.id, Addr: a, Name: h.Name, At: now.UnixMilli()}}
-	if i, err := n.grid.Index(a); err == nil && n.share.Withdrawn(i) && n.share.RemoveBlock(i) {
-		rs = append(rs, entry{Op: opUnblock, Network: n.id, Block: i})
+	if sticky(n.record) > 0 && h.Name != "" && f.share.Lend(a, d.cfg.Host, now) == nil {
+		n.keep[a], n.lending[a] = h.Name, struct{}{}
+		return append(rs, entry{Op: opLend, Network: n.id, Addr: a, Name: d.cfg.Host, At: now.UnixMilli()})
+	}
+	if i, err := f.grid.Index(a); err == nil && f.share.Withdrawn(i) && f.share.RemoveBlock(i) {
+		rs = append(rs, entry{Op: opUnblock, Network: n.id, Block: i, V6: f.v6()})
 	}
 	return rs
 }

@@ -104,13 +104,13 @@ func TestExplicitAddresses(t *testing.T) {
 	b := f.host("b")
 	poolA, poolB := a.join(n), b.join(n)
 
-	assert.Equal(t, a.get(poolA, "10.1.0.20", "web"), "10.1.0.20") // a block nobody has
-	assert.Equal(t, a.get(poolA, "10.1.0.21", ""), "10.1.0.21")    // a block of our own
+	assert.Equal(t, a.get(poolA, "10.1.0.20", "web"), "10.1.0.20") // in a block that nobody has
+	assert.Equal(t, a.get(poolA, "10.1.0.21", ""), "10.1.0.21")
 	live[netip.MustParseAddr("10.1.0.20")] = true
 	_, err := a.request1(poolA, "10.1.0.20", "db")
-	assert.ErrorContains(t, err, "10.1.0.20: in use by web")
-	_, err = b.request1(poolB, "10.1.0.22", "")
-	assert.ErrorContains(t, err, "address 10.1.0.22 is in block 10.1.0.16/28, whose addresses only host a hands out")
+	assert.ErrorContains(t, err, "10.1.0.20: in use by web on host a")
+	_, err = b.request1(poolB, "10.1.0.20", "")
+	assert.ErrorContains(t, err, "10.1.0.20: in use by web on host a")
 	_, err = b.request1(poolB, "10.2.0.1", "")
 	assert.ErrorContains(t, err, "not in the subnet 10.1.0.0/24")
 	_, err = b.request1(poolB, "10.1.0.255", "")

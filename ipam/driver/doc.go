@@ -9,6 +9,9 @@
 // removes it only after it has written down that nothing of it is held. With
 // etcd away the host goes on with the blocks it has.
 //
+// An address outside the host's blocks is a pin: etcd decides about it where no
+// host owns its block, and the owner, asked through etcd, where one does.
+//
 // A pool's id is "<space>/<network id>/<cidr>", so every call can be read
 // without state. Calls may come twice, and releases may never come: all are
 // idempotent, and [Driver.Reconcile] finds what the engine forgot.

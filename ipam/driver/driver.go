@@ -43,6 +43,13 @@ type Config struct {
 	Grace time.Duration
 	// Tick is how often Run looks for blocks to give back; 0 means 5 s.
 	Tick time.Duration
+	// Settle is for how long nothing is claimed after etcd was restored from
+	// an older state and this host has written what it has to it again: the
+	// time for the other hosts to do the same; 0 means 30 s.
+	Settle time.Duration
+	// Alive is how long etcd waits before it counts the plugin as gone; 0
+	// means 10 s.
+	Alive time.Duration
 	// Timeout bounds the work in etcd that a call waits for; 0 means 3 s.
 	Timeout time.Duration
 	// Routes are the destinations of the host's own routes, which new
@@ -85,6 +92,19 @@ type Driver struct {
 	// time of the first sight.
 	suspects map[suspect]time.Time
 	healed   time.Time // last try to mend a broken journal
+	// seen is how far etcd has come, unseen that the journal does not know
+	// it. restored is since when etcd is behind that, zero when it is not;
+	// until settled nothing is claimed.
+	seen              horizon
+	unseen            bool
+	restored, settled time.Time
+	// asked means that other hosts may have asked for addresses.
+	asked bool
+	// rebuilding is since when old blocks of a network are watched.
+	rebuilding map[string]time.Time
+
+	// refused is when questions were refused; used by Run only.
+	refused map[string]time.Time
 }
 
 var _ ipam.Ipam = (*Driver)(nil)
@@ -97,6 +117,7 @@ func Open(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, st: cfg.Store, log: cfg.Log.With("component", "ipam"),
 		wake: make(chan struct{}, 1), networks: map[string]*network{}, making: map[string]bool{}, suspects: map[suspect]time.Time{},
+		rebuilding: map[string]time.Time{}, refused: map[string]time.Time{},
 	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
@@ -106,7 +127,7 @@ func Open(cfg Config) (*Driver, error) {
 		return nil, fmt.Errorf("open address journal: %w", err)
 	}
 	for _, n := range d.networks {
-		n.afterReplay()
+		n.afterReplay(d.cfg.Host)
 	}
 	return d, nil
 }
@@ -122,6 +143,8 @@ func (c *Config) defaults() {
 	set(&c.Grace, time.Minute)
 	set(&c.Tick, 5*time.Second)
 	set(&c.Timeout, 3*time.Second)
+	set(&c.Settle, 30*time.Second)
+	set(&c.Alive, 10*time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -141,7 +164,7 @@ func (d *Driver) open(path string) error {
 		if err := os.Rename(path, aside); err != nil {
 			return err
 		}
-		d.networks, d.epoch = map[string]*network{}, 0
+		d.networks, d.epoch, d.seen = map[string]*network{}, 0, horizon{}
 		j, err = journal.Open(path, d.replay)
 	}
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,9 +102,15 @@ func (f *fleet) host(id string, change ...func(*Config)) *host {
 		defer close(done)
 		_ = d.Run(ctx)
 	}()
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		_ = d.st.Follow(ctx, d.st.Keys.Net(), d.log, d.Observe)
+	}()
 	h := &host{Driver: d, f: f, dir: cfg.Dir, stop: sync.OnceFunc(func() {
 		cancel()
 		<-done
+		<-followed
 		assert.NilError(f, d.Close())
 	})}
 	f.Cleanup(h.stop)
@@ -176,7 +184,7 @@ func (f *fleet) keys() []string {
 	assert.NilError(f, err)
 	var ks []string
 	for _, kv := range r.Kvs {
-		if k := string(kv.Key); k != f.st.Keys.NetworkGuard() && k != f.st.Keys.Pool("default") {
+		if k := string(kv.Key); k != f.st.Keys.NetworkGuard() && !strings.HasPrefix(k, f.st.Keys.Pools()) && !strings.HasPrefix(k, f.st.Keys.Lives()) {
 			ks = append(ks, k)
 		}
 	}
@@ -208,7 +216,7 @@ func (f *fleet) waitEndpoints(n record.Network, want map[string]record.Endpoint)
 		for _, it := range items {
 			a := it.Key[len(f.st.Keys.Endpoint(n.ID, "")):]
 			it.Value.Epoch = 0
-			if it.Value != want[a] {
+			if !reflect.DeepEqual(it.Value, want[a]) {
 				return fmt.Errorf("endpoint %s is %+v, want %+v", a, it.Value, want[a])
 			}
 		}
@@ -224,6 +232,18 @@ func (f *fleet) owners(n record.Network) map[string]string {
 	m := map[string]string{}
 	for _, it := range items {
 		m[it.Key[len(f.st.Keys.NetworkBlocks(n.ID)):]] = it.Value.Host
+	}
+	return m
+}
+
+// blocks maps each block of a network to its record.
+func (f *fleet) blocks(n record.Network) map[string]record.Block {
+	f.Helper()
+	items, _, err := store.List[record.Block](f.Context(), f.st, f.st.Keys.NetworkBlocks(n.ID))
+	assert.NilError(f, err)
+	m := map[string]record.Block{}
+	for _, it := range items {
+		m[it.Key[len(f.st.Keys.NetworkBlocks(n.ID)):]] = it.Value
 	}
 	return m
 }

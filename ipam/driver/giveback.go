@@ -24,32 +24,14 @@ func (d *Driver) giveBackOf(ctx context.Context, n *network) error {
 		return err
 	}
 	defer unlock()
-	for _, i := range d.spare(n) {
-		d.mu.Lock()
-		rev, known := n.revisions[i]
-		if !known || n.waiting(i) || !n.share.RemoveBlock(i) {
-			d.mu.Unlock()
-			continue // Taken into use again, or still to be published.
-		}
-		delete(n.revisions, i)
-		key := d.st.Keys.Block(n.id, n.block(i))
-		commit := d.append(entry{Op: opUnblock, Network: n.id, Block: i})
-		d.mu.Unlock()
-		err := commit.Wait()
-		if err != nil {
-			d.mu.Lock()
-			n.unsure = true // The block is ours still, in etcd.
-			d.mu.Unlock()
-			return err
-		}
-		_, err = d.st.Txn().Unchanged(key, rev).Delete(key).Commit(ctx)
-		d.mu.Lock()
-		if n.unsure = n.unsure || err != nil; err == nil && n.taken != nil {
-			n.taken.Clear(i)
-		}
-		d.mu.Unlock()
-		if err != nil {
-			return fmt.Errorf("give back block of network %s: %w", n.id, err)
+	d.mu.Lock()
+	halves := n.halves()
+	d.mu.Unlock()
+	for _, f := range halves {
+		for _, i := range d.spare(n, f) {
+			if err := d.giveBackBlock(ctx, n, f, i); err != nil {
+				return fmt.Errorf("give back block of network %s: %w", n.id, err)
+			}
 		}
 	}
 	d.mu.Lock()
@@ -58,23 +40,51 @@ func (d *Driver) giveBackOf(ctx context.Context, n *network) error {
 	return nil
 }
 
+// giveBackBlock deletes a block of which nothing is held, unless it was taken
+// into use again. The network is locked.
+func (d *Driver) giveBackBlock(ctx context.Context, n *network, f *family, i int) error {
+	d.mu.Lock()
+	rev, known := f.revisions[i]
+	if !known || n.waiting(f, i) || !f.share.RemoveBlock(i) {
+		d.mu.Unlock()
+		return nil // In use again, or still to be published.
+	}
+	delete(f.revisions, i)
+	commit := d.append(entry{Op: opUnblock, Network: n.id, Block: i, V6: f.v6()})
+	d.mu.Unlock()
+	err := commit.Wait()
+	if err == nil {
+		key := d.st.Keys.Block(n.id, f.block(i))
+		_, err = d.st.Txn().Unchanged(key, rev).Delete(key).Commit(ctx)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n.unsure = n.unsure || err != nil; err == nil && f.taken != nil {
+		f.taken.Clear(i)
+	}
+	return err
+}
+
 // spare are the blocks that the host can do without. Of large blocks it keeps
 // one while the network is in use.
-func (d *Driver) spare(n *network) []int {
+func (d *Driver) spare(n *network, f *family) []int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	rest, keep := d.cfg.IdleReturn, 1
-	if n.small() || n.uses == 0 {
+	if f.small() || n.uses() == 0 {
 		rest, keep = d.cfg.Cooldown, 0
 	}
-	idle := n.share.Idle(d.cfg.Now(), rest)
+	if d.settling() != nil {
+		return nil
+	}
+	idle := f.share.Idle(d.cfg.Now(), rest)
 	return idle[min(keep, len(idle)):]
 }
 
 // waiting reports whether an address of block i is to be published.
-func (n *network) waiting(i int) bool {
+func (n *network) waiting(f *family, i int) bool {
 	for a := range n.dirty {
-		if k, err := n.grid.Index(a); err == nil && k == i {
+		if k, err := f.grid.Index(a); err == nil && k == i {
 			return true
 		}
 	}

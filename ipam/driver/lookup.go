@@ -9,7 +9,6 @@ import (
 	"clocker.io/clocker/ipam"
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/record"
-	"clocker.io/clocker/pkg/store"
 )
 
 // Owner reports whether an address was handed out by this host and is held:
@@ -17,16 +16,31 @@ import (
 func (d *Driver) Owner(network string, a netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := d.networks[network]
+	n := d.find(network)
 	if n == nil {
 		return false
 	}
-	if p, ok := n.byEngine(d.cfg.Host); ok && p.Contains(a) {
-		_, reserved := n.share.Layout().Reserved(a)
+	if n.byEngine(d.cfg.Host, a) {
+		_, reserved := n.of(a).share.Layout().Reserved(a)
 		return !reserved
 	}
-	_, held := n.share.Holder(a)
+	_, held := n.holder(a)
 	return held
+}
+
+// find is a network by its id, or by the one that its IPv6 half had before
+// the engine said that both are one; nil when this host does not know it. mu
+// is held.
+func (d *Driver) find(id string) *network {
+	if n := d.networks[id]; n != nil {
+		return n
+	}
+	for _, n := range d.networks {
+		if n.record.Joined == id {
+			return n
+		}
+	}
+	return nil
 }
 
 // Networks returns the networks that this host uses or owns blocks of, in the
@@ -46,19 +60,20 @@ func (d *Driver) Networks() []record.Network {
 func (d *Driver) Network(id string) (record.Network, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if n := d.networks[id]; n != nil {
+	if n := d.find(id); n != nil {
 		return n.record, true
 	}
 	return record.Network{}, false
 }
 
-// BySubnet returns the network that this host knows with exactly that subnet:
+// BySubnet returns the network that this host knows with exactly that subnet,
+// of either family:
 // the way from an engine's CreateNetwork to the fleet's network.
 func (d *Driver) BySubnet(subnet netip.Prefix) (record.Network, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, n := range d.networks {
-		if n.subnet == subnet && !n.gone {
+		if f := n.of(subnet.Addr()); f != nil && f.subnet == subnet && !n.gone {
 			return n.record, true
 		}
 	}
@@ -73,14 +88,16 @@ func (d *Driver) Blocks() map[string][]netip.Prefix {
 	blocks := map[string][]netip.Prefix{}
 	for id, n := range d.networks {
 		var ps []netip.Prefix
-		if p, ok := n.byEngine(d.cfg.Host); ok {
-			ps = append(ps, p)
-		}
-		is := n.share.Blocks()
-		slices.Sort(is)
-		for _, i := range is {
-			if !n.share.Withdrawn(i) {
-				ps = append(ps, n.grid.Block(i))
+		for _, f := range n.halves() {
+			if n.record.Foreign == d.cfg.Host {
+				ps = append(ps, ipam.LowerHalf(f.subnet))
+			}
+			is := f.share.Blocks()
+			slices.Sort(is)
+			for _, i := range is {
+				if !f.share.Withdrawn(i) {
+					ps = append(ps, f.grid.Block(i))
+				}
 			}
 		}
 		if len(ps) > 0 {
@@ -97,7 +114,7 @@ func (d *Driver) Held() map[string][]ipam.Held {
 	defer d.mu.Unlock()
 	all := map[string][]ipam.Held{}
 	for id, n := range d.networks {
-		n.share.EachHeld(func(h ipam.Held) { all[id] = append(all[id], h) })
+		n.eachHeld(func(h ipam.Held) { all[id] = append(all[id], h) })
 	}
 	return all
 }
@@ -106,9 +123,9 @@ func (d *Driver) Held() map[string][]ipam.Held {
 // etcd is told. It does nothing when nobody holds the address.
 func (d *Driver) Annotate(network string, a netip.Addr, note Note) {
 	d.mu.Lock()
-	n := d.networks[network]
+	n := d.find(network)
 	if n != nil {
-		if _, held := n.share.Holder(a); held {
+		if _, held := n.holder(a); held {
 			n.notes[a] = note
 			n.dirty[a] = struct{}{}
 		}
@@ -161,10 +178,14 @@ func (d *Driver) refresh(rec record.Network, err error) error {
 // as one use, which [Driver.ReleaseNetwork] ends. A network that this host
 // made so before with that subnet is returned as it is.
 func (d *Driver) CreateForeign(r registry.Request) (record.Network, error) {
-	if n, ok := d.BySubnet(r.Subnet); ok && n.Foreign == d.cfg.Host {
+	subnet := r.Subnet
+	if r.NoIPv4 {
+		subnet = r.Subnet6
+	}
+	if n, ok := d.BySubnet(subnet); ok && n.Foreign == d.cfg.Host {
 		return n, nil
 	}
-	if !r.Subnet.IsValid() {
+	if !subnet.IsValid() {
 		return record.Network{}, fmt.Errorf("create network: the engine gave no subnet")
 	}
 	r.Foreign, r.ByHand = d.cfg.Host, true
@@ -179,32 +200,4 @@ func (d *Driver) CreateForeign(r registry.Request) (record.Network, error) {
 		return rec, err
 	}
 	return rec, nil
-}
-
-// Observe takes a change under the keys of networks. Memory is not changed by
-// it: what concerns this host is looked up in etcd again.
-func (d *Driver) Observe(c store.Change) {
-	prefix := d.st.Keys.Networks()
-	d.mu.Lock()
-	touched := c.Reset
-	touch := func(key string) {
-		if id, ok := strings.CutPrefix(key, prefix); ok && d.networks[id] != nil {
-			d.networks[id].unsure, touched = true, true
-		}
-	}
-	for _, p := range c.Puts {
-		touch(p.Key)
-	}
-	for _, k := range c.Deletes {
-		touch(k)
-	}
-	if c.Reset {
-		for _, n := range d.networks {
-			n.unsure = true
-		}
-	}
-	d.mu.Unlock()
-	if touched {
-		d.kick()
-	}
 }

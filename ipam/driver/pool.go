@@ -1,12 +1,12 @@
 package driver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
 
@@ -22,19 +22,17 @@ const (
 	// OptPool names the address pool that a new network takes its subnet
 	// from.
 	OptPool = "clocker.pool"
+	// OptSticky says for how long the address of a stopped container stays
+	// with its name, on whatever host it starts again ("1h").
+	OptSticky = "clocker.sticky"
 )
 
 // RequestPool answers the start of `docker network create`. With
 // [OptNetwork] the pool is that network's subnet; without it a network is made
 // for the whole fleet, with the subnet asked for or the next of a pool.
 func (d *Driver) RequestPool(r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
-	if r.V6 {
-		return nil, errors.New("request pool: IPv6 is not supported yet: create the network without --ipv6")
-	}
-	for o := range r.Options {
-		if o != OptNetwork && o != OptPool && !strings.HasPrefix(o, "com.docker.") {
-			return nil, fmt.Errorf("request pool: unknown --ipam-opt %q (known are %s and %s)", o, OptNetwork, OptPool)
-		}
+	if err := checkOptions(r.Options); err != nil {
+		return nil, fmt.Errorf("request pool: %w", err)
 	}
 	space := r.AddressSpace
 	if space == "" {
@@ -47,14 +45,51 @@ func (d *Driver) RequestPool(r *ipam.RequestPoolRequest) (*ipam.RequestPoolRespo
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
-	return &ipam.RequestPoolResponse{PoolID: poolID{space, n.ID, n.Subnet}.String(), Pool: n.Subnet}, nil
+	subnet := n.Subnet
+	if r.V6 {
+		subnet = n.Subnet6
+	}
+	return &ipam.RequestPoolResponse{PoolID: poolID{space, n.ID, subnet, r.V6}.String(), Pool: subnet}, nil
+}
+
+// checkOptions says which options are not known.
+func checkOptions(options map[string]string) error {
+	var errs []error
+	for o, v := range options {
+		switch {
+		case o == OptNetwork, o == OptPool, strings.HasPrefix(o, "com.docker."):
+		case o == OptSticky:
+			if keep, err := time.ParseDuration(v); err != nil || keep < time.Second {
+				errs = append(errs, fmt.Errorf("--ipam-opt %s=%s: say for how long, as in 1h", o, v))
+			}
+		default:
+			errs = append(errs, fmt.Errorf("unknown --ipam-opt %q (known are %s, %s and %s)", o, OptNetwork, OptPool, OptSticky))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sticky is for how long a network keeps a container's address for its name,
+// on whatever host it starts again; 0 when it does not.
+func sticky(n record.Network) time.Duration {
+	keep, err := time.ParseDuration(n.Options[OptSticky])
+	if err != nil || keep < time.Second {
+		return 0
+	}
+	return keep
 }
 
 func (d *Driver) requestPool(r *ipam.RequestPoolRequest) (record.Network, error) {
 	if id := r.Options[OptNetwork]; id != "" {
-		return d.joinNetwork(id, r.Pool, r.SubPool)
+		return d.joinNetwork(id, r.V6, r.Pool, r.SubPool)
 	}
 	req := registry.Request{Pool: r.Options[OptPool], Egress: "engine", ByHand: true}
+	if r.V6 {
+		req.Pool, req.Pool6, req.NoIPv4 = "", req.Pool, true
+	}
+	if keep := r.Options[OptSticky]; keep != "" {
+		req.Options = map[string]string{OptSticky: keep}
+	}
 	if err := subnetOf(r, &req); err != nil {
 		return record.Network{}, err
 	}
@@ -68,9 +103,15 @@ func subnetOf(r *ipam.RequestPoolRequest, req *registry.Request) error {
 		if err != nil {
 			return fmt.Errorf("%q is not a subnet", r.Pool)
 		}
-		if p.Addr() == netip.IPv4Unspecified() && p.Bits() > 0 {
-			req.SubnetBits = p.Bits() // Engine 29 asks for a size so.
-		} else {
+		sized := p.Addr().IsUnspecified() && p.Bits() > 0 // Engine 29 asks for a size so.
+		switch {
+		case sized && r.V6:
+			req.SubnetBits6 = p.Bits()
+		case sized:
+			req.SubnetBits = p.Bits()
+		case r.V6:
+			req.Subnet6 = p
+		default:
 			req.Subnet = p
 		}
 	}
@@ -79,7 +120,11 @@ func subnetOf(r *ipam.RequestPoolRequest, req *registry.Request) error {
 		if err != nil {
 			return fmt.Errorf("%q is not an --ip-range", r.SubPool)
 		}
-		req.Range = p
+		if r.V6 {
+			req.Range6 = p
+		} else {
+			req.Range = p
+		}
 	}
 	return nil
 }
@@ -115,7 +160,10 @@ func (d *Driver) makeNetwork(req registry.Request) (record.Network, error) {
 	if err != nil {
 		return rec, err
 	}
-	n.uses, n.made = 1, req.ByHand
+	for _, f := range n.halves() {
+		f.uses = 1
+	}
+	n.made = req.ByHand
 	d.mu.Lock()
 	d.networks[rec.ID] = n
 	commit := d.append(n.use())
@@ -123,27 +171,35 @@ func (d *Driver) makeNetwork(req registry.Request) (record.Network, error) {
 	return rec, commit.Wait()
 }
 
-// joinNetwork adds a use of a network that exists.
-func (d *Driver) joinNetwork(id, pool, rng string) (record.Network, error) {
+// joinNetwork adds a use of one half of a network that exists.
+func (d *Driver) joinNetwork(id string, v6 bool, pool, rng string) (record.Network, error) {
 	n, err := d.known(id)
 	if err != nil {
 		return record.Network{}, err
 	}
 	d.mu.Lock()
-	rec := n.record
+	rec, f := n.record, n.families[index(v6)]
 	d.mu.Unlock()
+	subnet, within := rec.Subnet, rec.Range
+	if v6 {
+		subnet, within = rec.Subnet6, rec.Range6
+	}
 	switch {
+	case f == nil && v6:
+		return rec, fmt.Errorf("network %s has no IPv6 subnet: leave out --ipv6", registry.Title(rec))
+	case f == nil:
+		return rec, fmt.Errorf("network %s has no IPv4 subnet: say --ipv4=false", registry.Title(rec))
 	case pool == "":
 		// The engine would ask for ever if the subnet met a route of the
 		// host: it expects another answer each time.
-		return rec, fmt.Errorf("network %s has a subnet: say --subnet %s", registry.Title(rec), rec.Subnet)
-	case pool != rec.Subnet:
+		return rec, fmt.Errorf("network %s has a subnet: say --subnet %s", registry.Title(rec), subnet)
+	case !sameRange(pool, f.subnet):
 		return rec, fmt.Errorf("network %s has another subnet than %s", registry.Title(rec), pool)
-	case rng != "" && rng != rec.Range:
+	case rng != "" && rng != within:
 		return rec, fmt.Errorf("network %s has another address range than %s", registry.Title(rec), rng)
 	}
 	d.mu.Lock()
-	commit := d.append(d.setUses(n, n.uses+1)...)
+	commit := d.append(d.setUses(n, f, f.uses+1)...)
 	d.mu.Unlock()
 	if err := commit.Wait(); err != nil {
 		return rec, err
@@ -151,17 +207,23 @@ func (d *Driver) joinNetwork(id, pool, rng string) (record.Network, error) {
 	ctx, cancel := d.request()
 	defer cancel()
 	if err := d.sayUse(ctx, n); errors.Is(err, store.ErrNotFound) {
-		return rec, errors.Join(err, d.dropUse(n))
+		return rec, errors.Join(err, d.dropUse(n, f))
 	} else if err != nil {
 		d.kick() // Known before, so it can be used until etcd is back.
 	}
 	return rec, nil
 }
 
+// sameRange reports whether a text is a range, in whatever spelling.
+func sameRange(s string, p netip.Prefix) bool {
+	q, err := netip.ParsePrefix(s)
+	return err == nil && q == p
+}
+
 // known returns a network by its id, from memory or from etcd.
 func (d *Driver) known(id string) (*network, error) {
 	d.mu.Lock()
-	n := d.networks[id]
+	n := d.find(id)
 	d.mu.Unlock()
 	if n != nil {
 		return n, nil
@@ -177,107 +239,21 @@ func (d *Driver) known(id string) (*network, error) {
 		return nil, err
 	}
 	d.mu.Lock()
-	if other := d.networks[id]; other != nil {
+	if other := d.networks[rec.ID]; other != nil {
 		d.mu.Unlock()
 		return other, nil
 	}
-	d.networks[id] = n
+	d.networks[rec.ID] = n
 	commit := d.append(n.use())
 	d.mu.Unlock()
 	return n, commit.Wait()
 }
 
-// ReleasePool answers the removal of a Docker network, and of a pool that the
-// engine asked for but does not want. A pool that is not known is no error.
-func (d *Driver) ReleasePool(r *ipam.ReleasePoolRequest) error {
-	p, err := parsePoolID(r.PoolID)
-	if err != nil {
-		return fmt.Errorf("release pool: %w", err)
-	}
-	if err := d.ReleaseNetwork(p.network); err != nil {
-		return fmt.Errorf("release pool: %w", err)
-	}
-	return nil
+// poolID is what a pool's id says; v6 is the family of its range.
+type poolID struct {
+	space, network, cidr string
+	v6                   bool
 }
-
-// ReleaseNetwork takes away one use of a network by this host; with the last
-// use of a network made by hand goes the network. One that is not known is no
-// error.
-func (d *Driver) ReleaseNetwork(id string) error {
-	d.mu.Lock()
-	n := d.networks[id]
-	d.mu.Unlock()
-	if n == nil {
-		return nil
-	}
-	if err := d.dropUse(n); err != nil {
-		return err
-	}
-	ctx, cancel := d.request()
-	defer cancel()
-	if err := d.sayUse(ctx, n); err != nil {
-		d.kick()
-	}
-	return nil
-}
-
-// dropUse takes one use of a network away. When no Docker network is left on
-// it, what is still held is held by nobody.
-func (d *Driver) dropUse(n *network) error {
-	d.mu.Lock()
-	commit := d.append(d.setUses(n, max(0, n.uses-1))...)
-	d.mu.Unlock()
-	d.kick()
-	return commit.Wait()
-}
-
-// setUses changes how many Docker networks are on a network; mu is held.
-func (d *Driver) setUses(n *network, uses int) []entry {
-	n.uses, n.made, n.unsaid = uses, n.made && uses > 0, true
-	rs := []entry{n.use()}
-	if uses == 0 {
-		for _, a := range n.held() {
-			rs = append(rs, d.release(n, a)...)
-		}
-	}
-	return rs
-}
-
-// sayUse makes etcd's record of the host's use of a network true. It returns
-// [store.ErrNotFound] when there is no such network to use.
-func (d *Driver) sayUse(ctx context.Context, n *network) error {
-	unlock, err := n.lock(ctx)
-	if err != nil {
-		return d.saw(err)
-	}
-	defer unlock()
-	d.mu.Lock()
-	id, uses, made, unsaid := n.id, n.uses, n.made, n.unsaid
-	n.unsaid = false
-	d.mu.Unlock()
-	if !unsaid {
-		return nil
-	}
-	var gone bool
-	if uses > 0 {
-		err = registry.Use(ctx, d.st, id, d.cfg.Host, made, d.cfg.Now())
-		gone = errors.Is(err, store.ErrNotFound)
-	} else {
-		gone, err = registry.Unuse(ctx, d.st, id, d.cfg.Host)
-	}
-	d.mu.Lock()
-	if err != nil && !gone {
-		n.unsaid = true
-	}
-	if gone {
-		d.lost(n)
-	}
-	d.mu.Unlock()
-	return d.saw(err)
-}
-
-// poolID is what a pool's id says.
-type poolID struct{ space, network, cidr string }
 
 func (p poolID) String() string { return p.space + "/" + p.network + "/" + p.cidr }
 
@@ -287,8 +263,9 @@ func parsePoolID(s string) (poolID, error) {
 	if len(parts) != 3 || slices.Contains(parts, "") {
 		return poolID{}, fmt.Errorf("unknown pool %q", s)
 	}
-	if _, err := netip.ParsePrefix(parts[2]); err != nil {
+	p, err := netip.ParsePrefix(parts[2])
+	if err != nil {
 		return poolID{}, fmt.Errorf("unknown pool %q", s)
 	}
-	return poolID{parts[0], parts[1], parts[2]}, nil
+	return poolID{parts[0], parts[1], parts[2], !p.Addr().Is4()}, nil
 }

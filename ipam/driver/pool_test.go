@@ -98,7 +98,9 @@ func TestRequestPoolRefuses(t *testing.T) {
 	before := f.keys()
 	opt := func(id string) map[string]string { return map[string]string{OptNetwork: id} }
 	for text, r := range map[string]*ipam.RequestPoolRequest{
-		"IPv6 is not supported yet":                     {V6: true},
+		`pool "default6" does not exist`:                {V6: true},
+		"has no IPv6 subnet":                            {V6: true, Options: opt(n.ID), Pool: "fd12::/64"},
+		"say for how long":                              {Options: map[string]string{OptSticky: "yes"}},
 		`unknown --ipam-opt "clocker.netwrk"`:           {Options: map[string]string{"clocker.netwrk": "x"}},
 		`overlaps network "web" (10.208.0.0/20)`:        {Pool: "10.208.4.0/24"},
 		"to join a network that exists":                 {Pool: "10.208.0.0/20"},
@@ -106,7 +108,8 @@ func TestRequestPoolRefuses(t *testing.T) {
 		`"web" (10.208.0.0/20) has another subnet than`: {Options: opt(n.ID), Pool: "10.208.16.0/20"},
 		"has another address range than":                {Options: opt(n.ID), Pool: n.Subnet, SubPool: "10.208.1.0/24"},
 		"network 0123456789ab: not found":               {Options: opt("0123456789ab"), Pool: n.Subnet},
-		"only IPv4 is supported":                        {Pool: "fd00::/64"},
+		"is not IPv4":                                   {Pool: "fd00::/64"},
+		"is not IPv6":                                   {Pool: "10.1.0.0/24", V6: true},
 		"did you mean":                                  {Pool: "10.1.0.1/24"},
 		`"10.1.0.0" is not a subnet`:                    {Pool: "10.1.0.0"},
 		`"x" is not an --ip-range`:                      {Pool: "10.1.0.0/24", SubPool: "x"},

@@ -22,11 +22,15 @@ func (d *Driver) Run(ctx context.Context) error {
 	tick := time.NewTicker(d.cfg.Tick)
 	defer tick.Stop()
 	synced, wait := false, 100*time.Millisecond
+	d.background(func() { d.beAlive(ctx) })
 	for {
 		var err error
 		if !synced {
 			err = d.sync(ctx)
 			synced = err == nil
+		}
+		if err == nil || errors.Is(err, errRestored) {
+			err = d.republish(ctx)
 		}
 		if err == nil {
 			err = d.flush(ctx)
@@ -54,6 +58,13 @@ func (d *Driver) Run(ctx context.Context) error {
 // tick does what has time. While etcd is away it asks whether it is back.
 func (d *Driver) tick(ctx context.Context, well bool) {
 	d.compactIfLong()
+	d.mu.Lock()
+	if d.unseen {
+		d.append(d.seen.entry())
+		d.unseen = false
+	}
+	d.asked = d.asked || len(d.refused) > 0
+	d.mu.Unlock()
 	if err := d.journal.Sync(); err != nil {
 		d.log.Error("write address journal", "error", err)
 	}
@@ -68,6 +79,15 @@ func (d *Driver) tick(ctx context.Context, well bool) {
 		return
 	}
 	if well {
+		// A watch does not say that etcd was put back: it waits for what is
+		// to come.
+		probe, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+		_, err := d.read(probe, clientv3.OpGet(d.st.Keys.NetworkGuard(), clientv3.WithKeysOnly()))
+		cancel()
+		if d.saw(err) != nil {
+			d.kick()
+			return
+		}
 		if err := d.giveBack(ctx); err != nil {
 			_ = d.saw(err)
 			d.log.Debug("give blocks back", "error", err)
@@ -86,6 +106,9 @@ func (d *Driver) wakeUnless(err error) <-chan struct{} {
 
 // flush publishes everything that waits.
 func (d *Driver) flush(ctx context.Context) error {
+	if err := d.answerAsks(ctx); err != nil {
+		return err // It comes first: other hosts' callers wait for it.
+	}
 	var errs []error
 	for _, n := range d.all() {
 		use, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
@@ -96,16 +119,26 @@ func (d *Driver) flush(ctx context.Context) error {
 		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
 			errs = append(errs, err)
 		}
-		for {
-			more, err := d.publish(ctx, n)
-			if absent(err) {
+		for more := true; more; {
+			if more, err = d.publish(ctx, n); absent(err) || errors.Is(err, errRestored) {
 				return err
 			} else if err != nil {
 				errs = append(errs, err)
-			}
-			if !more || err != nil {
 				break
 			}
+			if err := d.answerAsks(ctx); err != nil {
+				return err
+			}
+		}
+		if err := d.keepAll(ctx, n); absent(err) {
+			return err
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+		if err := d.unpinAll(ctx, n); absent(err) {
+			return err
+		} else if err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -158,30 +191,50 @@ func (d *Driver) publish(ctx context.Context, n *network) (more bool, err error)
 // transaction that publishes them as they are now. It holds only while their
 // blocks are ours. mu is held.
 func (d *Driver) endpoints(n *network) (*store.Txn, []netip.Addr) {
-	t, guarded := d.st.Txn(), map[int]bool{}
+	t, guarded := d.st.Txn(), map[string]bool{}
 	var addrs []netip.Addr
 	for a := range n.dirty {
 		if len(addrs) == batch {
 			break
 		}
 		delete(n.dirty, a)
-		i, err := n.grid.Index(a)
-		rev, ours := n.revisions[i]
-		if err != nil || !ours {
+		guard, rev, ours := d.guard(n, a)
+		if !ours {
 			continue // Not ours to speak of.
 		}
-		if !guarded[i] {
-			guarded[i] = true
-			t.Unchanged(d.st.Keys.Block(n.id, n.block(i)), rev)
+		if !guarded[guard] {
+			guarded[guard] = true
+			t.Unchanged(guard, rev)
 		}
 		key := d.st.Keys.Endpoint(n.id, a.String())
-		if h, held := n.share.Holder(a); held {
+		if h, held := n.holder(a); held {
 			note := n.notes[a]
-			t.Put(key, record.Endpoint{Host: d.cfg.Host, Epoch: d.epoch, MAC: note.MAC, Endpoint: note.Endpoint, Container: h.Name})
+			t.Put(key, record.Endpoint{Host: d.cfg.Host, Epoch: d.epoch, MAC: note.MAC, Endpoint: note.Endpoint, Container: h.Name, Machine: note.Machine, Ports: note.Ports})
 		} else {
 			t.Delete(key)
 		}
 		addrs = append(addrs, a)
 	}
 	return t, addrs
+}
+
+// guard is the key that says that an address is this host's to speak of, and
+// the revision at which it did; mu is held.
+func (d *Driver) guard(n *network, a netip.Addr) (key string, revision int64, ours bool) {
+	if p := n.pins[a]; p != nil {
+		return d.st.Keys.Pin(n.id, a.String()), p.revision, p.revision > 0
+	}
+	f := n.of(a)
+	if f == nil {
+		return "", 0, false
+	}
+	if _, lent := f.share.Lent(a); lent {
+		return "", 0, false
+	}
+	i, err := f.grid.Index(a)
+	if err != nil {
+		return "", 0, false
+	}
+	revision, ours = f.revisions[i]
+	return d.st.Keys.Block(n.id, f.block(i)), revision, ours
 }

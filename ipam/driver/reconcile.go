@@ -41,8 +41,13 @@ func (d *Driver) Reconcile(live Live) (Report, error) {
 		if docker == 0 {
 			continue
 		}
-		if _, err := d.used(id); err != nil {
+		if err := d.usedAtAll(id); err != nil {
 			d.log.Warn("network in use is not known", "network", id, "error", err)
+		}
+	}
+	if live.Addresses != nil {
+		if err := d.rebuild(live); err != nil {
+			d.log.Warn("blocks of a lost journal are not in use again", "error", err)
 		}
 	}
 	d.mu.Lock()
@@ -51,6 +56,9 @@ func (d *Driver) Reconcile(live Live) (Report, error) {
 	var rs []entry
 	seen := map[suspect]bool{}
 	for id, n := range d.networks {
+		if n.elsewhere() {
+			continue // nobody could see its endpoints
+		}
 		if live.Networks != nil {
 			rs = append(rs, d.reconcileUses(n, live.Networks[id], now, seen)...)
 		}
@@ -60,15 +68,15 @@ func (d *Driver) Reconcile(live Live) (Report, error) {
 		used := map[netip.Addr]bool{}
 		for _, a := range live.Addresses[id] {
 			used[a] = true
-			if own, ok := n.byEngine(d.cfg.Host); ok && own.Contains(a) {
+			if n.byEngine(d.cfg.Host, a) {
 				continue
 			}
-			if _, held := n.share.Holder(a); !held {
+			if _, held := n.holder(a); !held {
 				report.Unknown = append(report.Unknown, Address{id, a})
 			}
 		}
 		for _, a := range n.held() {
-			h, _ := n.share.Holder(a)
+			h, _ := n.holder(a)
 			if s := (suspect{id, a}); !used[a] && d.convict(s, h.Since, now, seen) {
 				rs = append(rs, d.release(n, a)...)
 				report.Released = append(report.Released, s)
@@ -86,14 +94,38 @@ func (d *Driver) Reconcile(live Live) (Report, error) {
 	return report, commit.Wait()
 }
 
+// usedAtAll makes a network known that a Docker network is on, as used.
+func (d *Driver) usedAtAll(id string) error {
+	n, err := d.known(id)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n.uses() == 0 {
+		d.append(d.setUses(n, n.halves()[0], 1)...)
+		d.kick()
+	}
+	return nil
+}
+
 // reconcileUses corrects how often the host uses a network: more often at
 // once, less often after the grace. mu is held.
 func (d *Driver) reconcileUses(n *network, live int, now time.Time, seen map[suspect]bool) []entry {
+	if live > n.uses() {
+		return d.setUses(n, n.halves()[0], live)
+	}
 	s := suspect{Network: n.id}
-	if live == n.uses || live < n.uses && !d.convict(s, time.Time{}, now, seen) {
+	if live == n.uses() || !d.convict(s, time.Time{}, now, seen) {
 		return nil
 	}
-	return d.setUses(n, live)
+	var rs []entry
+	for _, f := range n.halves() {
+		if f.uses > live {
+			rs = append(rs, d.setUses(n, f, live)...)
+		}
+	}
+	return rs
 }
 
 // convict reports whether what is held since then has been unused for long

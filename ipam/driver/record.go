@@ -14,14 +14,20 @@ import (
 // The kinds of journal records. Each sets what it speaks of, so that reading
 // one twice does no harm.
 const (
-	opEpoch    = "epoch"    // the journal's epoch and host; always the first
-	opUse      = "use"      // a network, and how many Docker networks are on it
-	opForget   = "forget"   // a network is nothing to this host any more
-	opBlock    = "block"    // a block is owned
-	opUnblock  = "unblock"  // a block is given up; nothing of it is held
-	opWithdraw = "withdraw" // a block is owned in name only
-	opAlloc    = "alloc"    // an address is held
-	opFree     = "free"     // an address is free; Name had it last
+	opEpoch     = "epoch"     // the journal's epoch and host; always the first
+	opUse       = "use"       // a network, and how many Docker networks are on it
+	opForget    = "forget"    // a network is nothing to this host any more
+	opBlock     = "block"     // a block is owned
+	opUnblock   = "unblock"   // a block is given up; nothing of it is held
+	opWithdraw  = "withdraw"  // a block is owned in name only
+	opReinstate = "reinstate" // a withdrawn block is owned again
+	opAlloc     = "alloc"     // an address is held
+	opFree      = "free"      // an address is free; Name had it last
+	opPin       = "pin"       // an address outside the host's blocks is held
+	opUnpin     = "unpin"     // such an address is held no more
+	opLend      = "lend"      // an address of a block is held by the host Name
+	opReturn    = "return"    // such an address is free again
+	opSeen      = "seen"      // how far etcd had come: Cluster and Revision
 )
 
 // entry is one entry of the journal, as JSON.
@@ -35,9 +41,18 @@ type entry struct {
 	Block  int             `json:"b,omitempty"`
 	Record *record.Network `json:"net,omitempty"`
 	Uses   int             `json:"u,omitempty"`
-	Made   bool            `json:"m,omitempty"`
-	Epoch  int64           `json:"e,omitempty"`
-	Host   string          `json:"h,omitempty"`
+	// Uses6 are those of the IPv6 half; V6 says that Block is one of it.
+	Uses6 int  `json:"u6,omitempty"`
+	V6    bool `json:"v6,omitempty"`
+	Made  bool `json:"m,omitempty"`
+	// Lent are the addresses of Block that were other hosts' when it became
+	// ours, with those hosts.
+	Lent map[netip.Addr]string `json:"l,omitempty"`
+	// Cluster and Revision are etcd's.
+	Cluster  uint64 `json:"cl,omitempty"`
+	Revision int64  `json:"rev,omitempty"`
+	Epoch    int64  `json:"e,omitempty"`
+	Host     string `json:"h,omitempty"`
 }
 
 // errOtherHost means that the journal was written under another host id.
@@ -89,6 +104,7 @@ func (d *Driver) compactIfLong() {
 func (d *Driver) compact() error {
 	return d.journal.Compact(func(emit func([]byte)) {
 		emit(entry{Op: opEpoch, Epoch: d.epoch, Host: d.cfg.Host}.bytes())
+		emit(d.seen.entry().bytes())
 		for _, n := range d.networks {
 			n.snapshot(func(r entry) { emit(r.bytes()) })
 		}
@@ -107,6 +123,9 @@ func (d *Driver) replay(payload []byte) error {
 			return fmt.Errorf("%w: %s", errOtherHost, r.Host)
 		}
 		d.epoch = r.Epoch
+		return nil
+	case opSeen:
+		d.seen = horizon{r.Cluster, r.Revision}
 		return nil
 	case opUse:
 		return d.replayUse(r)
@@ -135,28 +154,53 @@ func (d *Driver) replayUse(r entry) error {
 	} else if err := n.set(*r.Record); err != nil {
 		return fmt.Errorf("%w: %w", journal.ErrCorrupt, err)
 	}
-	n.uses, n.made = r.Uses, r.Made
+	n.made = r.Made
+	for i, uses := range []int{r.Uses, r.Uses6} {
+		if f := n.families[i]; f != nil {
+			f.uses = uses
+		}
+	}
 	return nil
 }
 
 // replay takes one record about the network.
 func (n *network) replay(r entry) error {
+	f := n.families[index(r.V6)]
+	if r.Addr.IsValid() {
+		f = n.of(r.Addr)
+	}
+	if f == nil {
+		return fmt.Errorf("%w: %s record of an address family that network %s lacks", journal.ErrCorrupt, r.Op, r.Network)
+	}
 	at := time.UnixMilli(r.At)
 	switch r.Op {
 	case opBlock:
-		if r.Block < 0 || r.Block >= n.grid.Count() {
+		if r.Block < 0 || r.Block >= f.grid.Count() {
 			return fmt.Errorf("%w: network %s has no block %d", journal.ErrCorrupt, r.Network, r.Block)
 		}
-		n.share.AddBlock(r.Block, at)
+		f.share.AddBlock(r.Block, at)
+		for a, to := range r.Lent {
+			f.share.RestoreLent(a, to, at)
+		}
 	case opUnblock:
-		n.share.RemoveBlock(r.Block)
+		f.share.RemoveBlock(r.Block)
 	case opWithdraw:
-		n.share.Withdraw(r.Block)
+		f.share.Withdraw(r.Block)
+	case opReinstate:
+		f.share.Reinstate(r.Block, at)
 	case opAlloc:
-		n.share.Restore(r.Addr, r.Name, at)
+		f.share.Restore(r.Addr, r.Name, at)
 	case opFree:
-		n.share.Release(r.Addr, at)
-		n.share.Remember(r.Addr, r.Name, at)
+		f.share.Release(r.Addr, at)
+		f.share.Remember(r.Addr, r.Name, at)
+	case opPin:
+		n.pins[r.Addr] = &pin{name: r.Name, since: at}
+	case opUnpin:
+		delete(n.pins, r.Addr)
+	case opLend:
+		f.share.RestoreLent(r.Addr, r.Name, at)
+	case opReturn:
+		f.share.Return(r.Addr, at)
 	default:
 		return fmt.Errorf("%w: unknown record %q", journal.ErrCorrupt, r.Op)
 	}

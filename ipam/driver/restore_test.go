@@ -28,17 +28,20 @@ var cmpAddr = cmp.Options{
 func describe(d *Driver) string {
 	var lines []string
 	for id, n := range d.networks {
-		is := n.share.Blocks()
-		slices.Sort(is)
-		for _, i := range is {
-			lines = append(lines, fmt.Sprintf("%s block %d withdrawn %t", id, i, n.share.Withdrawn(i)))
-		}
-		n.share.EachHeld(func(h ipam.Held) {
-			lines = append(lines, fmt.Sprintf("%s held %s %q %d", id, h.Addr, h.Name, h.Since.UnixMilli()))
+		n.eachHeld(func(h ipam.Held) {
+			lines = append(lines, fmt.Sprintf("%s held %s %q %d pinned %t", id, h.Addr, h.Name, h.Since.UnixMilli(), n.pins[h.Addr] != nil))
 		})
-		order := []string{}
-		n.share.EachUsed(func(h ipam.Held) { order = append(order, fmt.Sprintf("%s %q", h.Addr, h.Name)) })
-		lines = append(lines, fmt.Sprintf("%s uses %d made %t free %d order %s", id, n.uses, n.made, n.share.Free(), strings.Join(order, " ")))
+		for _, f := range n.halves() {
+			is := f.share.Blocks()
+			slices.Sort(is)
+			for _, i := range is {
+				lines = append(lines, fmt.Sprintf("%s block %s withdrawn %t", id, f.grid.Block(i), f.share.Withdrawn(i)))
+			}
+			f.share.EachLent(func(h ipam.Held) { lines = append(lines, fmt.Sprintf("%s lent %s to %s", id, h.Addr, h.Name)) })
+			order := []string{}
+			f.share.EachUsed(func(h ipam.Held) { order = append(order, fmt.Sprintf("%s %q", h.Addr, h.Name)) })
+			lines = append(lines, fmt.Sprintf("%s %s uses %d made %t free %d order %s", id, f.subnet, f.uses, n.made, f.share.Free(), strings.Join(order, " ")))
+		}
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
@@ -61,6 +64,7 @@ func TestJournalSaysWhatMemoryKnows(t *testing.T) {
 			rec := record.Network{
 				ID: fmt.Sprint("net", k), Subnet: fmt.Sprintf("10.%d.0.0/26", k), Gateway: fmt.Sprintf("10.%d.0.1", k),
 				BlockBits: 30, Segment: "routed",
+				Subnet6: fmt.Sprintf("fd12:%d::/64", k), Gateway6: fmt.Sprintf("fd12:%d::1", k), Range6: fmt.Sprintf("fd12:%d::/122", k), BlockBits6: 126,
 			}
 			n, err := newNetwork(rec, cfg.Cooldown)
 			if err != nil {
@@ -69,40 +73,71 @@ func TestJournalSaysWhatMemoryKnows(t *testing.T) {
 			d.networks[rec.ID] = n
 			d.append(n.use())
 		}
-		pick := func(r *rapid.T) *network {
-			return d.networks[rapid.SampledFrom([]string{"net0", "net1"}).Draw(r, "net")]
+		pick := func(r *rapid.T) (*network, *family) {
+			n := d.networks[rapid.SampledFrom([]string{"net0", "net1"}).Draw(r, "net")]
+			return n, n.families[rapid.IntRange(0, 1).Draw(r, "family")]
+		}
+		address := func(r *rapid.T, f *family) netip.Addr {
+			a := f.subnet.Addr()
+			for range rapid.IntRange(0, 63).Draw(r, "address") {
+				a = a.Next()
+			}
+			return a
 		}
 		r.Repeat(map[string]func(*rapid.T){
-			"own": func(r *rapid.T) { d.own(pick(r), 1, rapid.IntRange(0, 15).Draw(r, "block")) },
+			"own": func(r *rapid.T) {
+				n, f := pick(r)
+				d.own(n, f, 1, []pinAt{{Pin: record.Pin{Host: "b"}, addr: address(r, f)}}, rapid.IntRange(0, 15).Draw(r, "block"))
+			},
 			"withdraw": func(r *rapid.T) {
-				n, i := pick(r), rapid.IntRange(0, 15).Draw(r, "block")
-				if n.share.Owns(i) && !n.share.Withdrawn(i) {
-					d.withdraw(n, i)
+				n, f := pick(r)
+				if i := rapid.IntRange(0, 15).Draw(r, "block"); f.share.Owns(i) && !f.share.Withdrawn(i) {
+					d.withdraw(n, f, i)
 				}
 			},
 			"give": func(r *rapid.T) {
-				n, name := pick(r), rapid.SampledFrom([]string{"", "a", "b"}).Draw(r, "name")
-				n.growing = true // No etcd here.
+				n, f := pick(r)
+				name := rapid.SampledFrom([]string{"", "a", "b"}).Draw(r, "name")
+				f.growing = true // No etcd here.
 				d.mu.Lock()
-				a, ok := n.share.Allocate(name, d.cfg.Now(), true)
+				a, ok := f.share.Allocate(name, d.cfg.Now(), true)
 				if !ok {
 					d.mu.Unlock()
 					return
 				}
-				if _, err := d.give(n, a, name); err != nil {
+				if _, err := d.give(n, f, a, name); err != nil {
 					r.Fatal(err)
 				}
 			},
-			"release": func(r *rapid.T) {
-				n := pick(r)
-				a := n.subnet.Addr()
-				for range rapid.IntRange(0, 63).Draw(r, "address") {
-					a = a.Next()
+			"pin": func(r *rapid.T) {
+				n, f := pick(r)
+				a := address(r, f)
+				if i, err := f.grid.Index(a); err == nil && f.share.Owns(i) {
+					return
 				}
-				d.append(d.release(n, a)...)
+				d.mu.Lock()
+				if _, err := d.givePinned(n, f, a, &pin{name: "p", since: now}); err != nil {
+					r.Fatal(err)
+				}
+			},
+			"lend": func(r *rapid.T) {
+				n, f := pick(r)
+				a := address(r, f)
+				if _, held := f.share.Holder(a); !held && f.share.Lend(a, "b", now) == nil {
+					d.lend(n, f, a, "b")
+				}
+			},
+			"return": func(r *rapid.T) {
+				n, f := pick(r)
+				d.unlend(n, f, address(r, f))
+			},
+			"release": func(r *rapid.T) {
+				n, f := pick(r)
+				d.append(d.release(n, address(r, f))...)
 			},
 			"uses": func(r *rapid.T) {
-				d.append(d.setUses(pick(r), rapid.IntRange(0, 3).Draw(r, "uses"))...)
+				n, f := pick(r)
+				d.append(d.setUses(n, f, rapid.IntRange(0, 3).Draw(r, "uses"))...)
 			},
 			"compact": func(r *rapid.T) {
 				if err := d.compact(); err != nil {

@@ -49,14 +49,15 @@ func TestNoAddressTwiceOverHosts(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range hosts {
 		id := fmt.Sprint("host", i)
-		h := f.host(id)
+		patient := func(c *Config) { c.Timeout = 5 * time.Second }
+		h := f.host(id, patient)
 		pool := h.join(n)
 		wg.Go(func() {
 			ask(t, l, h, pool, id, callers, each/2)
 			if i < 2 {
 				dir := h.crashed()
 				h.stop()
-				h = f.host(id, at(dir))
+				h = f.host(id, patient, at(dir))
 			}
 			ask(t, l, h, pool, id, callers, each/2)
 		})
@@ -104,25 +105,49 @@ func ask(t testing.TB, l *ledger, h *host, pool, id string, callers, each int) {
 // other's blocks all the time while addresses come and go, also explicit
 // ones, and hosts stop dead.
 func TestNoAddressTwiceWhenScarce(t *testing.T) {
-	f := newFleet(t)
-	n := f.subnet("10.1.0.0/26")
+	t.Run("IPv4", func(t *testing.T) {
+		f := newFleet(t)
+		n := f.subnet("10.1.0.0/26")
+		scarce(f, n, 61, netip.MustParseAddr("10.1.0.0"), func(h *host) string { return h.join(n) })
+	})
+	t.Run("IPv6", func(t *testing.T) {
+		f := newFleet(t)
+		n := f.network(registry.Request{NoIPv4: true, Subnet6: netip.MustParsePrefix("fd12::/120"), Range6: netip.MustParsePrefix("fd12::/122")})
+		scarce(f, n, 62, netip.MustParseAddr("fd12::"), func(h *host) string { return h.join6(n) })
+	})
+	t.Run("names", func(t *testing.T) {
+		f := newFleet(t)
+		n := f.network(registry.Request{Subnet: netip.MustParsePrefix("10.1.0.0/26"), Options: map[string]string{OptSticky: "1s"}})
+		scarce(f, n, 61, netip.MustParseAddr("10.1.0.0"), func(h *host) string { return h.join(n) })
+	})
+}
+
+func scarce(t *fleet, n record.Network, size int, first netip.Addr, join func(*host) string) {
+	f := t
 	l := &ledger{held: map[string]string{}}
 	quick := func(c *Config) { c.Cooldown, c.IdleReturn = time.Millisecond, 2*time.Millisecond }
 	var wg sync.WaitGroup
 	for i := range 4 {
 		id := fmt.Sprint("host", i)
 		h := f.host(id, quick)
-		pool := h.join(n)
+		pool := join(h)
 		wg.Go(func() {
 			var mine []string
 			for round := range 400 {
 				switch r := rand.N(20); {
 				case r < 10:
-					address := ""
-					if r == 0 {
-						address = fmt.Sprintf("10.1.0.%d", 2+rand.N(60))
+					address, name := "", ""
+					if r < 2 {
+						a := first
+						for range 2 + rand.N(60) {
+							a = a.Next()
+						}
+						address = a.String()
 					}
-					if s, err := h.request1(pool, address, ""); err == nil {
+					if r%3 == 0 {
+						name = fmt.Sprint("c", rand.N(20))
+					}
+					if s, err := h.request1(pool, address, name); err == nil {
 						a := netip.MustParsePrefix(s).Addr().String()
 						l.take(t, a, id)
 						mine = append(mine, a)
@@ -155,8 +180,8 @@ func TestNoAddressTwiceWhenScarce(t *testing.T) {
 		return nil
 	})
 	last := f.host("last")
-	pool := last.join(n)
-	for range 61 {
+	pool := join(last)
+	for range size {
 		last.get(pool, "", "")
 	}
 	_, err := last.request1(pool, "", "")
@@ -370,7 +395,7 @@ func TestForeignNetwork(t *testing.T) {
 	_, err = b.request1(pool, "", "")
 	assert.ErrorIs(t, err, ErrNoAddress)
 	_, err = b.request1(pool, "172.20.0.9", "")
-	assert.ErrorContains(t, err, "is in block 172.20.0.0/25, whose addresses only host a hands out")
+	assert.ErrorContains(t, err, "is in 172.20.0.0/25, whose addresses only the engine of host a hands out")
 
 	// After a restart it is known as before.
 	a2 := f.host("a", at(a.crashed()))
@@ -407,8 +432,8 @@ func TestRemoveHost(t *testing.T) {
 	assert.NilError(t, registry.RemoveHost(t.Context(), f.st, "a"))
 	assert.NilError(t, registry.RemoveHost(t.Context(), f.st, "a"))
 	f.waitEndpoints(n, map[string]record.Endpoint{kept: {Host: "b", Container: "kept"}})
-	for _, owner := range f.owners(n) {
-		assert.Equal(t, owner, "b")
+	for _, b := range f.blocks(n) {
+		assert.Assert(t, b.Host == "b" || b.State == record.BlockQuarantined, "%+v", b)
 	}
 	ns, err := registry.List(t.Context(), f.st)
 	assert.NilError(t, err)

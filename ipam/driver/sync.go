@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 )
@@ -17,9 +19,18 @@ func (d *Driver) sync(ctx context.Context) error {
 	// It reads all of net/ once, which may be much.
 	ctx, cancel := context.WithTimeout(ctx, 10*d.cfg.Timeout)
 	defer cancel()
+	if _, err := d.read(ctx, clientv3.OpGet(d.st.Keys.NetworkGuard(), clientv3.WithKeysOnly())); err != nil {
+		return err
+	}
 	if err := d.discover(ctx); err != nil {
 		return err
 	}
+	if err := d.forgetAsks(ctx); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.asked = true
+	d.mu.Unlock()
 	for _, n := range d.all() {
 		if err := d.lookAgain(ctx, n); errors.Is(err, store.ErrNotFound) {
 			continue
@@ -73,8 +84,17 @@ func (d *Driver) discover(ctx context.Context) error {
 		return err
 	}
 	for _, it := range blocks {
-		if b := it.Value; b.Host == d.cfg.Host && b.Epoch == d.epoch && b.State == record.BlockOwned {
+		if b := it.Value; b.Host == d.cfg.Host && b.State == record.BlockOwned {
 			ids[networkOf(it.Key, d.st.Keys.Blocks())] = true
+		}
+	}
+	pins, _, err := store.List[record.Pin](ctx, d.st, d.st.Keys.Pins())
+	if err != nil {
+		return err
+	}
+	for _, it := range pins {
+		if it.Value.Host == d.cfg.Host && !it.Value.Released {
+			ids[networkOf(it.Key, d.st.Keys.Pins())] = true
 		}
 	}
 	for id := range ids {
@@ -92,6 +112,10 @@ func (d *Driver) discover(ctx context.Context) error {
 		}
 		d.mu.Lock()
 		n.unsaid, n.unsure = true, true
+		if d.networks[n.id] == nil { // Forgotten as unused in between.
+			d.networks[n.id] = n
+			d.append(n.use())
+		}
 		d.mu.Unlock()
 	}
 	return nil
@@ -116,13 +140,13 @@ func (d *Driver) syncEndpoints(ctx context.Context, n *network) error {
 		if err != nil || it.Value.Host != d.cfg.Host {
 			continue
 		}
-		h, held := n.share.Holder(a)
-		if !held {
+		h, held := n.holder(a)
+		if !held && !it.Value.Machine {
 			n.dirty[a] = struct{}{}
 			continue
 		}
-		if _, noted := n.notes[a]; !noted && h.Name == it.Value.Container {
-			n.notes[a] = Note{MAC: it.Value.MAC, Endpoint: it.Value.Endpoint}
+		if _, noted := n.notes[a]; held && !noted && h.Name == it.Value.Container {
+			n.notes[a] = Note{MAC: it.Value.MAC, Endpoint: it.Value.Endpoint, Machine: it.Value.Machine, Ports: it.Value.Ports}
 			delete(n.dirty, a)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/docker/go-plugins-helpers/ipam"
@@ -106,33 +105,4 @@ func FuzzRequests(f *testing.F) {
 		}
 		_ = h.ReleasePool(&ipam.ReleasePoolRequest{PoolID: pool})
 	})
-}
-
-// Requests and releases as fast as they go, synced to the journal, while
-// endpoints are published to an etcd in the same process.
-func BenchmarkRequestRelease(b *testing.B) {
-	for _, callers := range []int{1, 16, 256} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			f := newFleet(b)
-			h := f.host("a", func(c *Config) { c.Cooldown = 1 })
-			pool := h.join(f.subnet("10.1.0.0/16"))
-			work := make(chan struct{}, callers)
-			var wg sync.WaitGroup
-			for range callers {
-				wg.Go(func() {
-					for range work {
-						a := h.get(pool, "", "")
-						h.put(pool, a)
-					}
-				})
-			}
-			b.ResetTimer()
-			for range b.N {
-				work <- struct{}{}
-			}
-			close(work)
-			wg.Wait()
-			b.ReportMetric(2*float64(b.N)/b.Elapsed().Seconds(), "calls/s")
-		})
-	}
 }

@@ -37,7 +37,7 @@ func create(ctx context.Context, st *store.Store, now time.Time, r Request, guar
 	if err := r.check(); err != nil {
 		return record.Network{}, err
 	}
-	mtu, err := defaultMTU(ctx, st, or(r.Carrier, "direct"))
+	hosts, err := hosts(ctx, st)
 	if err != nil {
 		return record.Network{}, err
 	}
@@ -48,13 +48,14 @@ func create(ctx context.Context, st *store.Store, now time.Time, r Request, guar
 			made = n
 			return nil, err
 		}
-		subnet, err := chooseSubnet(ctx, st, r, all)
+		subnets, err := chooseSubnets(ctx, st, r, all, hosts)
 		if err != nil {
 			return nil, err
 		}
-		if made, err = r.network(id, subnet, mtu, now); err != nil {
+		if made, err = r.network(id, subnets, hosts.mtu(Way(r.Segment, r.Carrier)), now); err != nil {
 			return nil, err
 		}
+		made.VNI = freeVNI(all, rand.IntN)
 		key := st.Keys.Network(id)
 		t := st.Txn().Absent(key).Put(key, made).Put(st.Keys.NetworkGuard(), Guard{"create " + id})
 		if r.UsedBy != "" {
@@ -115,70 +116,74 @@ func sameName(r Request, all []record.Network) (record.Network, bool, error) {
 		if r.App == "" || n.App != r.App {
 			return record.Network{}, false, fmt.Errorf("%w: network %s exists", ErrNameTaken, Title(n))
 		}
-		if r.Subnet.IsValid() && n.Subnet != r.Subnet.String() {
-			return record.Network{}, false, fmt.Errorf("%w: network %s exists with another subnet than %s", ErrNameTaken, Title(n), r.Subnet)
+		for _, w := range r.wants() {
+			if has := map[bool]string{false: n.Subnet, true: n.Subnet6}[w.v6]; has == "" || w.subnet.IsValid() && has != w.subnet.String() {
+				return record.Network{}, false, fmt.Errorf("%w: network %s exists with another subnet than %s", ErrNameTaken, Title(n), w)
+			}
 		}
 		return n, true, nil
 	}
 	return record.Network{}, false, nil
 }
 
-func chooseSubnet(ctx context.Context, st *store.Store, r Request, all []record.Network) (netip.Prefix, error) {
-	taken := make([]netip.Prefix, 0, len(all)+len(r.Avoid))
-	for _, n := range all {
-		p, err := netip.ParsePrefix(n.Subnet)
-		if err != nil {
-			return p, fmt.Errorf("read network %s: %w", n.ID, err)
-		}
-		if r.Subnet.IsValid() && r.Subnet.Overlaps(p) {
-			return p, fmt.Errorf("subnet %s %w network %s", r.Subnet, ErrOverlap, Title(n))
-		}
-		taken = append(taken, p)
+// String says what is wanted.
+func (w want) String() string {
+	switch {
+	case w.subnet.IsValid():
+		return w.subnet.String()
+	case w.v6:
+		return "an IPv6 one"
+	default:
+		return "an IPv4 one"
 	}
-	if r.Subnet.IsValid() {
-		return r.Subnet, nil
-	}
-	for _, route := range r.Avoid {
-		if route.Bits() > 0 {
-			taken = append(taken, route)
-		}
-	}
-	pool, err := store.Get[record.Pool](ctx, st, st.Keys.Pool(or(r.Pool, DefaultPool)))
-	if errors.Is(err, store.ErrNotFound) {
-		return netip.Prefix{}, fmt.Errorf("address pool %q does not exist: %w", or(r.Pool, DefaultPool), store.ErrNotFound)
-	} else if err != nil {
-		return netip.Prefix{}, err
-	}
-	cidr, err := netip.ParsePrefix(pool.Value.CIDR)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("read pool %s: %w", pool.Value.Name, err)
-	}
-	bits := pool.Value.SubnetBits
-	if r.SubnetBits != 0 {
-		bits = r.SubnetBits
-	}
-	subnet, err := ipam.ChooseSubnet(cidr, bits, taken)
-	if errors.Is(err, ipam.ErrNoSubnet) {
-		return subnet, fmt.Errorf("%w in pool %q (%s, for a /%d) beside %d networks and %d routes of hosts",
-			ErrPoolExhausted, pool.Value.Name, cidr, bits, len(all), len(r.Avoid))
-	}
-	return subnet, err
 }
 
-// defaultMTU is what every host can carry in one packet.
-func defaultMTU(ctx context.Context, st *store.Store, carrier string) (int, error) {
-	hosts, _, err := store.List[record.Underlay](ctx, st, st.Keys.Underlays())
-	if err != nil {
-		return 0, err
+// chooseSubnets finds a subnet of each family that is wanted. What speaks
+// against those asked for comes all at once.
+func chooseSubnets(ctx context.Context, st *store.Store, r Request, all []record.Network, hosts underlays) ([]netip.Prefix, error) {
+	var subnets []netip.Prefix
+	var errs []error
+	for _, w := range r.wants() {
+		p, err := w.choose(ctx, st, r.Avoid, all, hosts)
+		errs, subnets = append(errs, err), append(subnets, p)
 	}
-	mtu := 0
-	for _, h := range hosts {
-		if h.Value.MTU > 0 && (mtu == 0 || h.Value.MTU < mtu) {
-			mtu = h.Value.MTU
+	return subnets, errors.Join(errs...)
+}
+
+func (w want) choose(ctx context.Context, st *store.Store, avoid []netip.Prefix, all []record.Network, hosts underlays) (netip.Prefix, error) {
+	var taken []netip.Prefix
+	for _, n := range all {
+		for _, p := range Subnets(n) {
+			if w.subnet.IsValid() && w.subnet.Overlaps(p) {
+				return p, fmt.Errorf("subnet %s %w network %s", w.subnet, ErrOverlap, Title(n))
+			}
+			taken = append(taken, p)
 		}
 	}
-	if mtu == 0 {
-		mtu = 1500 // Ethernet: no host has said anything yet.
+	if w.subnet.IsValid() {
+		return w.subnet, hosts.clash("subnet", w.subnet)
 	}
-	return mtu - Overhead(carrier), nil
+	routes := hosts.avoid()
+	for _, route := range avoid {
+		if route.Bits() > 0 {
+			routes = append(routes, route)
+		}
+	}
+	it, cidr, err := getPool(ctx, st, w.pool)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if cidr.Addr().Is4() == w.v6 {
+		return netip.Prefix{}, fmt.Errorf("address pool %q is %s, which is of the other address family", w.pool, cidr)
+	}
+	bits := it.Value.SubnetBits
+	if w.bits != 0 {
+		bits = w.bits
+	}
+	subnet, err := ipam.ChooseSubnet(cidr, bits, append(taken, routes...))
+	if errors.Is(err, ipam.ErrNoSubnet) {
+		return subnet, fmt.Errorf("%w in pool %q (%s, for a /%d) beside %d networks and %d routes of hosts: "+
+			"add another pool (docker clocker pool add), or give a --subnet", ErrPoolExhausted, w.pool, cidr, bits, len(all), len(routes))
+	}
+	return subnet, err
 }

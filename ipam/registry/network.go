@@ -28,11 +28,12 @@ func List(ctx context.Context, st *store.Store) ([]record.Network, error) {
 	return ns, nil
 }
 
-// Get returns a network, or [store.ErrNotFound], wrapped.
+// Get returns a network, or [store.ErrNotFound], wrapped. The id may also be
+// the one that the network's IPv6 half had before [Join].
 func Get(ctx context.Context, st *store.Store, id string) (record.Network, error) {
 	it, err := store.Get[record.Network](ctx, st, st.Keys.Network(id))
 	if errors.Is(err, store.ErrNotFound) {
-		return record.Network{}, fmt.Errorf("network %s: %w", id, store.ErrNotFound)
+		return find(ctx, st, id, func(n record.Network) bool { return n.Joined == id })
 	}
 	return it.Value, err
 }
@@ -40,7 +41,7 @@ func Get(ctx context.Context, st *store.Store, id string) (record.Network, error
 // BySubnet returns the network with exactly that subnet, or
 // [store.ErrNotFound], wrapped.
 func BySubnet(ctx context.Context, st *store.Store, subnet netip.Prefix) (record.Network, error) {
-	return find(ctx, st, "with subnet "+subnet.String(), func(n record.Network) bool { return n.Subnet == subnet.String() })
+	return find(ctx, st, "with subnet "+subnet.String(), func(n record.Network) bool { return slices.Contains(Subnets(n), subnet) })
 }
 
 // ByName returns the network of that name, or [store.ErrNotFound], wrapped.
@@ -76,6 +77,8 @@ func remove(st *store.Store, id string) *store.Txn {
 		Delete(st.Keys.Network(id)).
 		DeletePrefix(st.Keys.NetworkUses(id)).
 		DeletePrefix(st.Keys.NetworkBlocks(id)).
+		DeletePrefix(st.Keys.NetworkPins(id)).
+		DeletePrefix(st.Keys.NetworkServices(id)).
 		DeletePrefix(st.Keys.Endpoint(id, ""))
 }
 
@@ -105,18 +108,24 @@ func SetName(ctx context.Context, st *store.Store, id, name string) error {
 }
 
 // SetGateway gives a network another gateway. That is possible only before
-// any host has claimed a block: [ErrInUse].
+// any host has claimed a block or pinned an address: [ErrInUse].
 func SetGateway(ctx context.Context, st *store.Store, id string, gateway netip.Addr) (record.Network, error) {
 	n, err := change(ctx, st, id, func(n *record.Network, t *store.Txn) error {
-		n.Gateway = gateway.String()
-		blocks, err := st.Client().Get(ctx, st.Keys.NetworkBlocks(id), clientv3.WithPrefix(), clientv3.WithCountOnly())
-		if err != nil {
-			return err
+		if gateway.Is4() {
+			n.Gateway = gateway.String()
+		} else {
+			n.Gateway6 = gateway.String()
 		}
-		if blocks.Count > 0 {
-			return fmt.Errorf("addresses are %w", ErrInUse)
+		for _, prefix := range []string{st.Keys.NetworkBlocks(id), st.Keys.NetworkPins(id)} {
+			r, err := st.Client().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+			if err != nil {
+				return err
+			}
+			if r.Count > 0 {
+				return fmt.Errorf("addresses are %w", ErrInUse)
+			}
+			t.If(none(prefix))
 		}
-		t.If(none(st.Keys.NetworkBlocks(id)))
 		return nil
 	})
 	if err != nil {
@@ -163,7 +172,7 @@ func change(ctx context.Context, st *store.Store, id string, f func(*record.Netw
 		if err := f(&it.Value, t); err != nil {
 			return it.Value, err
 		}
-		if _, err := Layout(it.Value); err != nil {
+		if _, err := Layouts(it.Value); err != nil {
 			return it.Value, err
 		}
 		_, err = t.Put(it.Key, it.Value).Commit(ctx)
@@ -171,6 +180,44 @@ func change(ctx context.Context, st *store.Store, id string, f func(*record.Netw
 			return it.Value, err
 		}
 	}
+}
+
+// Join makes two networks that were made by hand a moment ago one: the second
+// is the IPv6 half of the first. An engine asks for both pools before it says
+// that they belong together. What the half has of addresses goes; pool ids
+// that name it go on to work, see [Get]. Doing it twice is no error.
+func Join(ctx context.Context, st *store.Store, id, half string) (record.Network, error) {
+	var joined record.Network
+	err := exclusive(ctx, st, nil, func([]record.Network) (*store.Txn, error) {
+		a, err := store.Get[record.Network](ctx, st, st.Keys.Network(id))
+		if err != nil {
+			return nil, err
+		}
+		if joined = a.Value; a.Value.Joined == half {
+			return nil, nil
+		}
+		b, err := store.Get[record.Network](ctx, st, st.Keys.Network(half))
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case a.Value.Subnet6 != "":
+			return nil, fmt.Errorf("network %s has an IPv6 subnet already", Title(a.Value))
+		case b.Value.Subnet != "" || !b.Value.ByHand || b.Value.Name != "":
+			return nil, fmt.Errorf("network %s is a network of its own", Title(b.Value))
+		}
+		n := &joined
+		n.Subnet6, n.Gateway6, n.Range6, n.Pool6, n.BlockBits6 = b.Value.Subnet6, b.Value.Gateway6, b.Value.Range6, b.Value.Pool6, b.Value.BlockBits6
+		n.Joined, n.Reserved = half, append(n.Reserved, b.Value.Reserved...)
+		if _, err := Layouts(*n); err != nil {
+			return nil, err
+		}
+		return remove(st, half).Unchanged(a.Key, a.Revision).Unchanged(b.Key, b.Revision).Put(a.Key, *n), nil
+	})
+	if err != nil {
+		return joined, fmt.Errorf("join address families of network %s: %w", id, err)
+	}
+	return joined, nil
 }
 
 // none compares that no key exists under a prefix.
@@ -185,18 +232,16 @@ func ClaimForeign(ctx context.Context, st *store.Store, n record.Network, host s
 	if n.Foreign != host {
 		return fmt.Errorf("claim lower half of network %s: it was made on host %q, not on %q", Title(n), n.Foreign, host)
 	}
-	subnet, err := ipam.ParseSubnet(n.Subnet)
-	if err != nil {
-		return fmt.Errorf("claim lower half of network %s: %w", n.ID, err)
-	}
-	key := st.Keys.Block(n.ID, ipam.LowerHalf(subnet).String())
-	_, err = st.Txn().Exists(st.Keys.Network(n.ID)).Absent(key).
-		Put(key, record.Block{Host: host, State: record.BlockEngine, Since: now}).Commit(ctx)
-	if errors.Is(err, store.ErrConflict) {
-		_, err = store.Get[record.Block](ctx, st, key)
-	}
-	if err != nil {
-		return fmt.Errorf("claim lower half of network %s: %w", Title(n), err)
+	for _, subnet := range Subnets(n) {
+		key := st.Keys.Block(n.ID, ipam.LowerHalf(subnet).String())
+		_, err := st.Txn().Exists(st.Keys.Network(n.ID)).Absent(key).
+			Put(key, record.Block{Host: host, State: record.BlockEngine, Since: now}).Commit(ctx)
+		if errors.Is(err, store.ErrConflict) {
+			_, err = store.Get[record.Block](ctx, st, key)
+		}
+		if err != nil {
+			return fmt.Errorf("claim lower half of network %s: %w", Title(n), err)
+		}
 	}
 	return nil
 }

@@ -36,8 +36,8 @@ func TestCreateTakesTheNextSubnetWithDefaults(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, len(a.ID), 12)
 	want := record.Network{
-		ID: a.ID, Name: "a_default", App: "a", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", BlockBits: 26,
-		Segment: "routed", Carrier: "direct", Egress: "plugin", MTU: 1500, Labels: map[string]string{"k": "v"}, CreatedAt: now,
+		ID: a.ID, Name: "a_default", App: "a", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", BlockBits: 26, Pool: "default", VNI: a.VNI,
+		Segment: "routed", Carrier: "auto", Egress: "plugin", MTU: 1500, Labels: map[string]string{"k": "v"}, CreatedAt: now,
 	}
 	assert.DeepEqual(t, a, want)
 	got, err := Get(ctx, st, a.ID)
@@ -78,7 +78,7 @@ func TestCreateRefuses(t *testing.T) {
 		"other app":        {Request{Name: "web", App: "b"}, ErrNameTaken, "exists"},
 		"other subnet":     {Request{Name: "web", App: "a", Subnet: p("10.3.0.0/24")}, ErrNameTaken, "another subnet than 10.3.0.0/24"},
 		"odd name":         {Request{Name: "a b"}, nil, "only letters"},
-		"IPv6":             {Request{Subnet: p("fd00::/64")}, nil, "only IPv4"},
+		"IPv6":             {Request{Subnet: p("fd00::/64")}, nil, "is not IPv4"},
 		"host bits":        {Request{Subnet: p("10.3.0.1/24")}, nil, "did you mean 10.3.0.0/24?"},
 		"gateway outside":  {Request{Subnet: p("10.3.0.0/24"), Gateway: a("10.4.0.1")}, nil, "not in the subnet"},
 		"gateway alone":    {Request{Gateway: a("10.4.0.1")}, nil, "needs a subnet"},
@@ -115,15 +115,24 @@ func TestCreateAvoidsRoutesAndExhausts(t *testing.T) {
 
 func TestCreateTakesTheLeastMTU(t *testing.T) {
 	st, ctx := newStore(t, standard()), t.Context()
-	for host, mtu := range map[string]int{"a": 1500, "b": 1400, "c": 9000} {
-		_, err := st.Txn().Put(st.Keys.Underlay(host), record.Underlay{Host: host, MTU: mtu}).Commit(ctx)
+	put := func(host string, mtu int, address, link string) {
+		u := record.Underlay{Host: host, MTU: mtu, Address: address, Links: []string{link}}
+		_, err := st.Txn().Put(st.Keys.Underlay(host), u).Commit(ctx)
 		assert.NilError(t, err)
 	}
-	for carrier, want := range map[string]int{"": 1400, "direct": 1400, "vxlan": 1350, "wireguard": 1340, "auto": 1340} {
-		n, err := Create(ctx, st, now, Request{Carrier: carrier})
-		assert.NilError(t, err)
-		assert.Equal(t, n.MTU, want, carrier)
+	made := func(mtus map[string]int) {
+		for carrier, want := range mtus {
+			n, err := Create(ctx, st, now, Request{Carrier: carrier})
+			assert.NilError(t, err)
+			assert.Equal(t, n.MTU, want, carrier)
+		}
 	}
+	put("a", 1500, "10.0.0.1", "10.0.0.0/24")
+	put("b", 1400, "10.0.0.2", "10.0.0.0/24")
+	put("c", 9000, "10.0.0.3", "10.0.0.0/24")
+	made(map[string]int{"": 1400, "auto": 1400, "direct": 1400, "vxlan": 1350, "wireguard": 1340})
+	put("d", 1500, "10.0.1.1", "10.0.1.0/24")
+	made(map[string]int{"": 1350, "auto": 1350, "direct": 1400, "vxlan": 1350, "wireguard": 1340})
 	n, err := Create(ctx, st, now, Request{MTU: 1280})
 	assert.NilError(t, err)
 	assert.Equal(t, n.MTU, 1280)
@@ -304,8 +313,9 @@ func TestClaimForeign(t *testing.T) {
 	b, err := store.Get[record.Block](ctx, st, st.Keys.Block(n.ID, "172.20.0.0/17"))
 	assert.NilError(t, err)
 	assert.DeepEqual(t, b.Value, record.Block{Host: "h1", State: record.BlockEngine, Since: now})
-	l, err := Layout(n)
+	ls, err := Layouts(n)
 	assert.NilError(t, err)
+	l := ls[0]
 	assert.Assert(t, !l.Claimable(0) && !l.Claimable(511) && l.Claimable(512))
 	assert.NilError(t, Delete(ctx, st, n.ID))
 	assert.ErrorIs(t, ClaimForeign(ctx, st, n, "h1", now), store.ErrNotFound)
@@ -320,7 +330,7 @@ func TestEnsurePool(t *testing.T) {
 		"not an address range":            {Name: "other", CIDR: "10.209.0.0", SubnetBits: 24},
 		"do not fit":                      {Name: "other", CIDR: "10.9.0.0/16", SubnetBits: 12},
 		"only letters":                    {Name: "a/b", CIDR: "10.9.0.0/16", SubnetBits: 20},
-		"only IPv4 is supported":          {Name: "six", CIDR: "fd00::/16", SubnetBits: 20},
+		"do not fit (from /32 to /120)":   {Name: "six", CIDR: "fd00::/16", SubnetBits: 20},
 		"did you mean 172.16.0.0/12?":     {Name: "bits", CIDR: "172.16.0.1/12", SubnetBits: 20},
 		"that range has a special meanin": {Name: "ll", CIDR: "169.254.0.0/16", SubnetBits: 20},
 	} {

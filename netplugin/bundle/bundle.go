@@ -3,7 +3,7 @@
 //
 // It talks to no engine.
 //
-// Design page: docs/design/network.md.
+// Design pages: docs/design/networks.md, docs/design/carriers.md.
 package bundle
 
 import (
@@ -42,6 +42,12 @@ const (
 	hostSysctl = "/host/sysctl/net"
 )
 
+// TUN is the device by which the plugin encrypts where the kernel cannot. The
+// engine refuses to enable the plugin on a host that does not have it, unless
+// told `docker plugin set clocker-net tun.path=/dev/null`: then networks with
+// the carrier wireguard need a kernel that has WireGuard.
+const TUN = "/dev/net/tun"
+
 // HostDirs are the directories that must exist on a host before the plugin is
 // enabled there.
 func HostDirs() []string { return []string{ConfigDir, StateDir, PluginsDir} }
@@ -71,6 +77,14 @@ type named struct {
 
 type linux struct {
 	Capabilities []string `json:"capabilities"`
+	Devices      []device `json:"devices"`
+}
+
+type device struct {
+	Name        string   `json:"name"`
+	Description string   `json:"description"`
+	Path        string   `json:"path"`
+	Settable    []string `json:"settable"`
 }
 
 type mount struct {
@@ -106,8 +120,14 @@ func configFor(version string) config {
 		Interface: face{Types: []string{"docker.networkdriver/1.0", "docker.ipamdriver/1.0"}, Socket: Socket},
 		Network:   named{Type: "host"},
 		// Links, routes and packet filter; CAP_SYS_ADMIN is not needed, as
-		// no other namespace is entered.
-		Linux: linux{Capabilities: []string{"CAP_NET_ADMIN"}},
+		// no other namespace is entered. CAP_BPF is for package redirect.
+		Linux: linux{
+			Capabilities: []string{"CAP_NET_ADMIN", "CAP_BPF"},
+			Devices: []device{{
+				Name: "tun", Description: "device for encrypted networks on kernels without WireGuard",
+				Path: TUN, Settable: []string{"path"},
+			}},
+		},
 		Mounts: []mount{
 			readOnly,
 			bind("state", StateDir, StateDir),

@@ -35,7 +35,9 @@ func TestTar(t *testing.T) {
 	var c config
 	assert.NilError(t, json.Unmarshal([]byte(files["config.json"]), &c))
 	assert.DeepEqual(t, c.Interface.Types, []string{"docker.networkdriver/1.0", "docker.ipamdriver/1.0"})
-	assert.DeepEqual(t, c.Linux.Capabilities, []string{"CAP_NET_ADMIN"})
+	assert.DeepEqual(t, c.Linux.Capabilities, []string{"CAP_NET_ADMIN", "CAP_BPF"})
+	assert.Equal(t, len(c.Linux.Devices), 1)
+	assert.Equal(t, c.Linux.Devices[0].Path, "/dev/net/tun")
 	// A read-only root could not hold a mount point that is not there.
 	for _, m := range c.Mounts {
 		assert.Check(t, dirs["rootfs"+m.Destination], m.Destination)

@@ -6,13 +6,16 @@
 // A carrier knows hosts and how to reach them. It knows no endpoints and
 // filters nothing.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/carriers.md.
 package carrier
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+
+	"clocker.io/clocker/pkg/record"
 )
 
 // ErrUnreachable means that a carrier cannot reach a host the way it works.
@@ -30,8 +33,33 @@ type Peer struct {
 	MAC       net.HardwareAddr
 	Links     []netip.Prefix
 	Key       string
+	// MTU is that of the peer's interface in bytes, 0 when it is not known.
+	MTU int
 	// Prefixes is what lies behind it, for carriers that must know.
 	Prefixes []netip.Prefix
+}
+
+// PeerOf is the peer that a host's record describes, with what lies behind it.
+// The error says that the record has no address; whatever else cannot be read
+// is left out.
+func PeerOf(u record.Underlay, prefixes []netip.Prefix) (Peer, error) {
+	a, err := netip.ParseAddr(u.Address)
+	if err != nil {
+		return Peer{}, fmt.Errorf("read underlay address of host %s: %w", u.Host, err)
+	}
+	p := Peer{Host: u.Host, Address: a, Key: u.WireGuard, MTU: u.MTU, Prefixes: prefixes}
+	if l, err := netip.ParseAddr(u.LinkLocal); err == nil {
+		p.LinkLocal = l
+	}
+	if m, err := net.ParseMAC(u.MAC); err == nil {
+		p.MAC = m
+	}
+	for _, text := range u.Links {
+		if l, err := netip.ParsePrefix(text); err == nil {
+			p.Links = append(p.Links, l)
+		}
+	}
+	return p, nil
 }
 
 // Hop is the way to a peer, as routes name it.
@@ -39,7 +67,8 @@ type Hop struct {
 	// Link is the index of the interface.
 	Link int
 	// Gateway is the next hop, Gateway6 that of IPv6 packets; not valid when
-	// the link needs none.
+	// the link needs none. A Gateway that is IPv6 is the next hop of IPv4
+	// packets all the same (RFC 8950): hosts whose underlay is IPv6.
 	Gateway  netip.Addr
 	Gateway6 netip.Addr
 	// OnLink says that the gateway is on the link although no address says
@@ -48,12 +77,16 @@ type Hop struct {
 	// MTU is the greatest packet in bytes that the way takes, 0 for what the
 	// link takes.
 	MTU int
+	// Source is the address that the host itself uses on the way, for packets
+	// of its family: that a packet was too large, for example. Not valid where
+	// the kernel chooses right by itself.
+	Source netip.Addr
 }
 
 // Carrier is one way between hosts. It may make and remove devices and
 // entries of its own, and touches no others.
 type Carrier interface {
-	// Name is "direct", "vxlan" or "wireguard".
+	// Name is "direct", "vxlan", "wireguard" or "auto".
 	Name() string
 	// Overhead is what it adds to each packet, in bytes.
 	Overhead() int

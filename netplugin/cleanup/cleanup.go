@@ -5,20 +5,27 @@
 //
 // It removes nothing without the plugin's mark, and no files but the socket.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package cleanup
 
 import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
 
+	"clocker.io/clocker/netplugin/carrier/vxlan"
+	"clocker.io/clocker/netplugin/carrier/wireguard"
+	"clocker.io/clocker/netplugin/lb"
 	"clocker.io/clocker/netplugin/policy"
+	"clocker.io/clocker/netplugin/segment/bridged"
 	"clocker.io/clocker/netplugin/segment/routed"
+	"clocker.io/clocker/netplugin/segment/routed/redirect"
 	"clocker.io/clocker/pkg/hostconfig"
 )
 
@@ -31,9 +38,10 @@ func Kernel() error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
+	ours, err := routed.Subnets(h)
 	return errors.Join(
 		// The filter last: until then what it forbids stays forbidden.
-		links(h), routes(h), addresses(h), policy.RemoveDockerUser(), policy.RemoveTable(),
+		err, links(h), routes(h), addresses(h, ours), vxlan.Remove(h), vxlan.RemoveTable(), wireguard.Remove(h), redirect.Clean(h), lb.Remove(), bridged.RemoveTable(), policy.RemoveDockerUser(), policy.RemoveTable(),
 	)
 }
 
@@ -58,7 +66,7 @@ func links(h *netlink.Handle) error {
 	}
 	var errs []error
 	for _, l := range all {
-		if !routed.Ours(l) {
+		if !routed.Ours(l) && !bridged.Ours(l) {
 			continue
 		}
 		if err := h.LinkDel(l); err != nil && !errors.Is(err, syscall.ENODEV) {
@@ -82,19 +90,25 @@ func routes(h *netlink.Handle) error {
 	return errors.Join(errs...)
 }
 
-func addresses(h *netlink.Handle) error {
+// addresses removes the host's own addresses on networks: IPv4 ones have a
+// label, IPv6 ones are in a subnet of ours.
+func addresses(h *netlink.Handle, ours []netip.Prefix) error {
 	lo, err := h.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find loopback: %w", err)
 	}
-	all, err := h.AddrList(lo, netlink.FAMILY_V4)
+	all, err := h.AddrList(lo, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
 	var errs []error
 	for i := range all {
 		a := &all[i]
-		if a.Label != routed.AddressLabel && a.IP.String() != hostconfig.DNSAddress {
+		own := a.Label == routed.AddressLabel || a.IP.String() == hostconfig.DNSAddress || a.IP.String() == hostconfig.DNSAddress6
+		if ip, ok := netip.AddrFromSlice(a.IP); !own && ok && ip.Is6() {
+			own = slices.ContainsFunc(ours, func(p netip.Prefix) bool { return p.Contains(ip) })
+		}
+		if !own {
 			continue
 		}
 		if err := h.AddrDel(lo, a); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {

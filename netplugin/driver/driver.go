@@ -7,7 +7,7 @@
 // It hands out no addresses (that is the IPAM driver's) and knows nothing of
 // applications.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package driver
 
 import (
@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker/go-plugins-helpers/ipam"
 	"github.com/docker/go-plugins-helpers/network"
 
 	addresses "clocker.io/clocker/ipam/driver"
@@ -30,11 +31,7 @@ import (
 	"clocker.io/clocker/pkg/record"
 )
 
-// What the driver refuses.
-var (
-	errNoIPv6 = errors.New("IPv6 is not available yet on clocker networks: leave out --ipv6 and IPv6 subnets")
-	errSwarm  = errors.New("swarm-scoped networks are not available: leave out --scope swarm, and the network is made on every host")
-)
+var errSwarm = errors.New("swarm-scoped networks are not available: leave out --scope swarm, and the network is made on every host")
 
 // Addresses is this host's management of addresses and of the networks they
 // are of: see package ipam/driver, which it is.
@@ -45,6 +42,10 @@ type Addresses interface {
 	// CreateForeign registers a network whose addresses this host's engine
 	// hands out itself; ReleaseNetwork ends that use of it.
 	CreateForeign(registry.Request) (record.Network, error)
+	// JoinFamilies makes one network of two that were made by hand, each with
+	// one family: engines ask for a pool of each before they say that both are
+	// of one network.
+	JoinFamilies(id, half string) (record.Network, error)
 	ReleaseNetwork(id string) error
 	// Change changes a network in etcd.
 	Change(id string, f func(*record.Network) error) (record.Network, error)
@@ -54,6 +55,11 @@ type Addresses interface {
 	Owner(network string, a netip.Addr) bool
 	// Annotate tells what endpoint has the address.
 	Annotate(network string, a netip.Addr, note addresses.Note)
+	// The engine's calls, for what this host itself asks for.
+	RequestPool(*ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error)
+	RequestAddress(*ipam.RequestAddressRequest) (*ipam.RequestAddressResponse, error)
+	ReleaseAddress(*ipam.ReleaseAddressRequest) error
+	ReleasePool(*ipam.ReleasePoolRequest) error
 	// Reconcile compares what is held with what endpoints have.
 	Reconcile(addresses.Live) (addresses.Report, error)
 }
@@ -64,7 +70,7 @@ type Filter interface {
 	RemoveNetwork(id string) error
 	PutEndpoint(policy.Endpoint) error
 	RemoveEndpoint(link string) error
-	SetFleet([]netip.Prefix) error
+	SetFleet(policy.Fleet) error
 	Load() error
 }
 
@@ -78,8 +84,8 @@ type Topology interface {
 
 // Config is what a [Driver] works with.
 type Config struct {
-	// Host is this host's id.
-	Host string
+	// Host is this host's id, and Name its name in the fleet.
+	Host, Name string
 	// StateDir is where networks and endpoints are kept; Boot identifies the
 	// boot of the host.
 	StateDir, Boot string
@@ -105,6 +111,7 @@ type Driver struct {
 	mu        sync.Mutex
 	networks  map[string]networkState  // by the engine's id; guarded by mu
 	endpoints map[string]endpointState // by id; guarded by mu
+	machines  map[string]machineState  // by the fleet's id of the network; guarded by mu
 	// locks keep calls about one network or endpoint apart; guarded by mu.
 	locks map[string]*lock
 	// seen is when an endpoint's link was first missed; used by Run only.
@@ -126,7 +133,7 @@ func New(c Config) (*Driver, error) {
 	}
 	d := &Driver{
 		Config: c, files: f, ports: newHolder(c.Log),
-		networks: map[string]networkState{}, endpoints: map[string]endpointState{},
+		networks: map[string]networkState{}, endpoints: map[string]endpointState{}, machines: map[string]machineState{},
 		locks: map[string]*lock{}, seen: map[string]time.Time{}, kick: make(chan struct{}, 1),
 	}
 	if err := d.restore(); err != nil {
@@ -171,13 +178,16 @@ func (d *Driver) restore() error {
 		return fmt.Errorf("take over endpoints: %w", err)
 	}
 	for _, e := range gone {
-		d.Log.Info("endpoint's link is gone", "endpoint", e.ID, "address", e.Address)
+		d.Log.Info("endpoint's link is gone", "endpoint", e.ID, "addresses", e.Addresses())
 	}
 	for _, e := range d.endpoints {
-		d.ports.Restore(e.ID, e.Published)
+		d.ports.Restore(e.ID, e.families(), e.Published)
 		if err := d.Filter.PutEndpoint(filterEndpoint(e)); err != nil {
 			d.Log.Error("endpoint not restored", "endpoint", e.ID, "error", err)
 		}
+	}
+	if err := d.restoreMachines(); err != nil {
+		return err
 	}
 	return d.Filter.Load()
 }
@@ -192,7 +202,15 @@ func (d *Driver) GetCapabilities() (*network.CapabilitiesResponse, error) {
 // wrong options are refused here, before an address is taken. Every network
 // needs its gateway.
 func (d *Driver) GwAllocCheck(r *server.GwAllocCheckRequest) (*server.GwAllocCheckResponse, error) {
-	if _, err := parseOptions(r.Options); err != nil {
+	o, err := parseOptions(r.Options)
+	if err != nil {
+		return nil, err
+	}
+	n := record.Network{Segment: o.segment, Carrier: o.carrier}
+	if o.ipv6 {
+		n.Subnet6 = "::/0"
+	}
+	if err := d.checkMTU(o.mtu, n); err != nil {
 		return nil, err
 	}
 	return &server.GwAllocCheckResponse{}, nil
@@ -242,12 +260,21 @@ func (d *Driver) exclusive(id string) (unlock func()) {
 
 func filterNetwork(n record.Network, sn segment.Network) policy.Network {
 	return policy.Network{
-		ID: n.ID, Subnet: sn.Subnet, Gateway: sn.Gateway, Egress: n.Egress == egressPlugin && !n.Internal,
+		ID: n.ID, Subnet: sn.Subnet, Gateway: sn.Gateway, Subnet6: sn.Subnet6, Gateway6: sn.Gateway6,
+		Egress: n.Egress == egressPlugin && !n.Internal,
+		// docker_gwbridge has no IPv6: the way out is ours on every network.
+		Egress6: sn.Subnet6.IsValid() && !n.Internal, Unfiltered: n.Unfiltered && !n.Internal,
+		Bridge: sn.Bridge(),
 	}
 }
 
 func filterEndpoint(e endpointState) policy.Endpoint {
-	return policy.Endpoint{
-		Link: segment.LinkName(e.ID), Network: e.Network.ID, Address: e.Address.Addr(), Ports: e.Published,
+	x := policy.Endpoint{Link: segment.LinkName(e.ID), Network: e.Network.ID, Ports: e.Published}
+	if e.Address.IsValid() {
+		x.Address = e.Address.Addr()
 	}
+	if e.Address6.IsValid() {
+		x.Address6 = e.Address6.Addr()
+	}
+	return x
 }

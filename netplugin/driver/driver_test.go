@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/docker/go-plugins-helpers/ipam"
 	"github.com/docker/go-plugins-helpers/network"
 	"gotest.tools/v3/assert"
 
@@ -36,12 +38,14 @@ type edge struct {
 	told      addresses.Live
 	failLinks error
 	onLoad    func()
+	machines  map[string][]netip.Addr
+	topology  *topology.Topology
 }
 
 func newEdge() *edge {
 	return &edge{
 		fleet: map[string]record.Network{}, owned: map[netip.Addr]bool{}, here: map[string]segment.Network{},
-		attached: map[string]segment.Endpoint{}, filtered: map[string]policy.Endpoint{}, onLoad: func() {},
+		attached: map[string]segment.Endpoint{}, filtered: map[string]policy.Endpoint{}, onLoad: func() {}, machines: map[string][]netip.Addr{}, topology: topology.New(),
 	}
 }
 
@@ -49,7 +53,7 @@ func (e *edge) Network(id string) (record.Network, bool) { n, ok := e.fleet[id];
 
 func (e *edge) BySubnet(p netip.Prefix) (record.Network, bool) {
 	for _, n := range e.fleet {
-		if n.Subnet == p.String() {
+		if n.Subnet == p.String() || n.Subnet6 == p.String() {
 			return n, true
 		}
 	}
@@ -62,6 +66,38 @@ func (e *edge) CreateForeign(r registry.Request) (record.Network, error) {
 	}
 	e.fleet[n.ID] = n
 	return n, nil
+}
+
+func (e *edge) JoinFamilies(id, half string) (record.Network, error) {
+	n := e.fleet[id]
+	n.Subnet6, n.Gateway6 = e.fleet[half].Subnet6, e.fleet[half].Gateway6
+	e.fleet[id] = n
+	delete(e.fleet, half)
+	return n, nil
+}
+
+func (e *edge) RequestPool(r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
+	return &ipam.RequestPoolResponse{PoolID: r.Options["clocker.network"] + " " + r.Pool, Pool: r.Pool}, nil
+}
+
+func (e *edge) RequestAddress(r *ipam.RequestAddressRequest) (*ipam.RequestAddressResponse, error) {
+	p := netip.MustParsePrefix(strings.Fields(r.PoolID)[1])
+	return &ipam.RequestAddressResponse{Address: netip.PrefixFrom(p.Addr().Next().Next(), p.Bits()).String()}, nil
+}
+
+func (e *edge) ReleaseAddress(r *ipam.ReleaseAddressRequest) error {
+	e.released = append(e.released, r.Address)
+	return nil
+}
+
+func (e *edge) ReleasePool(r *ipam.ReleasePoolRequest) error {
+	e.released = append(e.released, r.PoolID)
+	return nil
+}
+
+func (e *edge) SetMachine(network string, addrs []netip.Addr) error {
+	e.machines[network] = addrs
+	return nil
 }
 
 func (e *edge) ReleaseNetwork(id string) error {
@@ -89,7 +125,7 @@ func (e *edge) Run(ctx context.Context, _ <-chan struct{}) error {
 	return ctx.Err()
 }
 func (e *edge) Read(f func(*topology.Topology, topology.Knowledge)) {
-	f(topology.New(), topology.Followed)
+	f(e.topology, topology.Followed)
 }
 
 func (e *edge) Reconcile(l addresses.Live) (addresses.Report, error) {
@@ -112,7 +148,7 @@ type rules struct{ *edge }
 
 func (r rules) PutNetwork(policy.Network) error     { return nil }
 func (r rules) RemoveNetwork(string) error          { return nil }
-func (r rules) SetFleet([]netip.Prefix) error       { return nil }
+func (r rules) SetFleet(policy.Fleet) error         { return nil }
 func (r rules) Load() error                         { r.onLoad(); return nil }
 func (r rules) PutEndpoint(x policy.Endpoint) error { r.filtered[x.Link] = x; return nil }
 func (r rules) RemoveEndpoint(link string) error    { return nil }
@@ -139,6 +175,11 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{edge: newEdge(), dir: t.TempDir(), boot: "one", now: time.Unix(1e9, 0)}
 	b.fleet["red"] = record.Network{ID: "red", Name: "red", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1", MTU: 1500, Segment: "routed", Egress: "plugin"}
+	b.fleet["both"] = record.Network{
+		ID: "both", Name: "both", Subnet: "10.209.0.0/20", Gateway: "10.209.0.1", Subnet6: "fd12:0:0:1::/64", Gateway6: "fd12:0:0:1::1",
+		MTU: 1500, Segment: "routed", Egress: "engine",
+	}
+	b.fleet["six"] = record.Network{ID: "six", Name: "six", Subnet6: "fd12:0:0:2::/64", Gateway6: "fd12:0:0:2::1", MTU: 1500, Segment: "routed", Egress: "plugin"}
 	b.start(t)
 	return b
 }
@@ -159,6 +200,16 @@ func create(id, space, subnet, gateway string, generic map[string]any) *network.
 		NetworkID: id, Options: map[string]any{keyGeneric: generic},
 		IPv4Data: []*network.IPAMData{{AddressSpace: space, Pool: subnet, Gateway: gateway}},
 	}
+}
+
+// create6 is [create] with a subnet of either family; empty ones are left out.
+func create6(id, subnet, subnet6 string, generic map[string]any) *network.CreateNetworkRequest {
+	r := &network.CreateNetworkRequest{NetworkID: id, Options: map[string]any{keyGeneric: generic, keyIPv6: true}}
+	if subnet != "" {
+		r.IPv4Data = []*network.IPAMData{{AddressSpace: "ours", Pool: subnet}}
+	}
+	r.IPv6Data = []*network.IPAMData{{AddressSpace: "ours", Pool: subnet6}}
+	return r
 }
 
 func (b *bench) red(t *testing.T) {
@@ -182,12 +233,18 @@ func TestCreateNetworkFindsOrRefuses(t *testing.T) {
 		{"by subnet", create("x", "ours", "10.208.0.0/20", "10.208.0.1/20", nil), ""},
 		{"of the engine's own", create("x", "LocalDefault", "172.18.0.0/16", "172.18.0.1/16", nil), ""},
 		{"unknown id", create("x", "ours", "10.208.0.0/20", "10.208.0.1/20", map[string]any{optNetwork: "none"}), "network none is not in the fleet"},
-		{"unknown subnet", create("x", "ours", "10.209.0.0/20", "10.209.0.1/20", nil), "no network with the subnet 10.209.0.0/20"},
+		{"unknown subnet", create("x", "ours", "10.211.0.0/20", "10.211.0.1/20", nil), "no network with the subnet 10.211.0.0/20"},
 		{"another subnet", create("x", "ours", "10.209.0.0/20", "", map[string]any{optNetwork: "red"}), "has the subnet 10.208.0.0/20 in the fleet, not 10.209.0.0/20"},
 		{"another egress", create("x", "ours", "10.208.0.0/20", "", map[string]any{optNetwork: "red", optEgress: "engine"}), "has clocker.egress=plugin in the fleet, not engine"},
 		{"not with the engine's IPAM", create("x", "LocalDefault", "10.208.0.0/20", "", map[string]any{optNetwork: "red"}), "needs --ipam-driver clocker"},
-		{"no pool", &network.CreateNetworkRequest{NetworkID: "x"}, "has one subnet, not 0"},
-		{"IPv6", &network.CreateNetworkRequest{NetworkID: "x", IPv6Data: []*network.IPAMData{{}}}, "IPv6 is not available yet"},
+		{"no pool", &network.CreateNetworkRequest{NetworkID: "x"}, "at least one subnet"},
+		{"another subnet of IPv6", create6("x", "10.208.0.0/20", "fd12::/64", map[string]any{optNetwork: "red"}), "has the subnet 10.208.0.0/20 in the fleet, not 10.208.0.0/20 and fd12::/64"},
+		{"of both families", create6("x", "10.209.0.0/20", "fd12:0:0:1::/64", map[string]any{optNetwork: "both"}), ""},
+		{"of IPv6 only", create6("x", "", "fd12:0:0:2::/64", nil), ""},
+		{"families mixed up", create6("x", "", "10.208.0.0/20", nil), "of the other address family"},
+		{"two subnets", &network.CreateNetworkRequest{NetworkID: "x", IPv4Data: []*network.IPAMData{{}, {}}}, "one subnet of each family, not 2 of IPv4"},
+		{"an empty one", &network.CreateNetworkRequest{NetworkID: "x", IPv4Data: []*network.IPAMData{nil}}, "left it empty"},
+		{"gateway outside", create("x", "ours", "10.208.0.0/20", "10.209.0.1/20", nil), "gateway 10.209.0.1 is not in the subnet 10.208.0.0/20"},
 		{"nonsense", create("x", "ours", "nonsense", "", nil), "read subnet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -217,6 +274,17 @@ func TestOptionsOfANetworkMadeByHand(t *testing.T) {
 	assert.Equal(t, n.Egress, "plugin")
 	assert.Equal(t, n.MTU, 1400)
 	assert.Check(t, n.Internal)
+}
+
+// Of two networks that the engine asked for before it said that they are one,
+// one is made.
+func TestFamiliesAreJoined(t *testing.T) {
+	b := newBench(t)
+	b.fleet["new4"] = record.Network{ID: "new4", Subnet: "10.210.0.0/20", Gateway: "10.210.0.1", Segment: "routed", MTU: 1500, ByHand: true}
+	b.fleet["new6"] = record.Network{ID: "new6", Subnet6: "fd12:0:0:9::/64", Gateway6: "fd12:0:0:9::1", Segment: "routed", MTU: 1500, ByHand: true}
+	assert.NilError(t, b.CreateNetwork(create6("x", "10.210.0.0/20", "fd12:0:0:9::/64", nil)))
+	assert.Equal(t, b.here["new4"].Gateway6.String(), "fd12:0:0:9::1")
+	assert.Equal(t, b.fleet["new4"].Egress, "engine")
 }
 
 func TestCreateEndpointChecksTheAddress(t *testing.T) {
@@ -277,6 +345,56 @@ func TestFailedEndpointLeavesNothing(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(b.dir, "endpoints"))
 	assert.NilError(t, err)
 	assert.Equal(t, len(left), 0)
+}
+
+// What a container gets of IPv6: on its own, beside IPv4 with the engine's way
+// out, and where the engine takes the subnet to be on the link.
+func TestJoinReplyIPv6(t *testing.T) {
+	b := newBench(t)
+	assert.NilError(t, b.CreateNetwork(create6("six", "", "fd12:0:0:2::/64", map[string]any{optNetwork: "six"})))
+	assert.NilError(t, b.CreateNetwork(create6("both", "10.209.0.0/20", "fd12:0:0:1::/64", map[string]any{optNetwork: "both"})))
+	for _, a := range []string{"fd12:0:0:2::5", "10.209.0.5", "fd12:0:0:1::5"} {
+		b.owned[netip.MustParseAddr(a)] = true
+	}
+	ask := func(network1, id, a, a6 string) (*network.JoinResponse, error) {
+		_, err := b.CreateEndpoint(&network.CreateEndpointRequest{
+			NetworkID: network1, EndpointID: id, Interface: &network.EndpointInterface{Address: a, AddressIPv6: a6},
+		})
+		if err != nil {
+			return nil, err
+		}
+		return b.Join(&network.JoinRequest{NetworkID: network1, EndpointID: id, SandboxKey: "s" + id})
+	}
+	_, err := ask("six", "x", "10.209.0.5/32", "")
+	assert.ErrorContains(t, err, "is not one for containers of fd12:0:0:2::/64")
+	_, err = ask("six", "x", "", "fd12:0:0:2::1/128")
+	assert.ErrorContains(t, err, "is not one for containers")
+
+	j, err := ask("six", "e1", "", "fd12:0:0:2::5/128")
+	assert.NilError(t, err)
+	assert.Equal(t, j.Gateway, "")
+	assert.Equal(t, j.GatewayIPv6, "fd12:0:0:2::1")
+	assert.DeepEqual(t, j.StaticRoutes, []*network.StaticRoute{
+		{Destination: "fd12:0:0:2::1/128", RouteType: connected},
+		{Destination: "fd12:0:0:2::/64", NextHop: "fd12:0:0:2::1"},
+		{Destination: "fd00:c10c::53/128", NextHop: "fd12:0:0:2::1"},
+	})
+	j, err = ask("both", "e2", "10.209.0.5/32", "fd12:0:0:1::5/64")
+	assert.NilError(t, err)
+	assert.Equal(t, j.Gateway+j.GatewayIPv6, "", "else the engine leaves out docker_gwbridge")
+	assert.DeepEqual(t, j.StaticRoutes, []*network.StaticRoute{
+		{Destination: "10.209.0.1/32", RouteType: connected},
+		{Destination: "10.209.0.0/20", NextHop: "10.209.0.1"},
+		{Destination: "169.254.53.53/32", NextHop: "10.209.0.1"},
+		{Destination: "fd12:0:0:1::1/128", RouteType: connected},
+		{Destination: "fd12:0:0:1::/65", NextHop: "fd12:0:0:1::1"},
+		{Destination: "fd12:0:0:1:8000::/65", NextHop: "fd12:0:0:1::1"},
+		{Destination: "fd00:c10c::53/128", NextHop: "fd12:0:0:1::1"},
+		{Destination: "2000::/3", NextHop: "fd12:0:0:1::1"},
+		{Destination: "fc00::/7", NextHop: "fd12:0:0:1::1"},
+	})
+	assert.Check(t, b.InUse("both", netip.MustParseAddr("fd12:0:0:1::5")))
+	assert.Equal(t, len(b.live(nil).Addresses["both"]), 2)
 }
 
 func TestJoinReply(t *testing.T) {

@@ -1,15 +1,16 @@
 package driver
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/docker/go-plugins-helpers/network"
 
 	addresses "clocker.io/clocker/ipam/driver"
 	"clocker.io/clocker/netplugin/segment"
-	"clocker.io/clocker/pkg/hostconfig"
 )
 
 // CreateEndpoint links an endpoint to the host and lets its packets through
@@ -26,7 +27,7 @@ func (d *Driver) CreateEndpoint(r *network.CreateEndpointRequest) (*network.Crea
 	if r.Interface == nil {
 		r.Interface = &network.EndpointInterface{}
 	}
-	if again && old.Address.String() == r.Interface.Address {
+	if again && text(old.Address) == r.Interface.Address && text(old.Address6) == r.Interface.AddressIPv6 {
 		return reply(r.Interface, old), nil
 	}
 	e, err := d.endpoint(r, n)
@@ -36,7 +37,7 @@ func (d *Driver) CreateEndpoint(r *network.CreateEndpointRequest) (*network.Crea
 	for _, stale := range d.holding(e) {
 		// Our IPAM gives an address again only when nobody has it any more:
 		// the engine has forgotten to say goodbye to this one.
-		d.Log.Info("replacing a stale endpoint", "endpoint", stale, "address", e.Address)
+		d.Log.Info("replacing a stale endpoint", "endpoint", stale, "addresses", e.Addresses())
 		d.tearDown(stale)
 	}
 	if err := d.add(e); err != nil {
@@ -54,30 +55,50 @@ func (d *Driver) endpoint(r *network.CreateEndpointRequest, n networkState) (end
 		return e, err
 	}
 	e.Endpoint = segment.Endpoint{ID: r.EndpointID, Network: sn}
-	if r.Interface.AddressIPv6 != "" {
-		return e, errNoIPv6
+	if r.Interface.Address == "" && r.Interface.AddressIPv6 == "" {
+		return e, errors.New("read address: the engine has given it none")
 	}
-	if e.Address, err = netip.ParsePrefix(r.Interface.Address); err != nil {
-		return e, fmt.Errorf("read address: %w", err)
+	for _, f := range []struct {
+		to   *netip.Prefix
+		text string
+		of   segment.Subnet
+	}{{&e.Address, r.Interface.Address, segment.Subnet{Prefix: sn.Subnet, Gateway: sn.Gateway}}, {&e.Address6, r.Interface.AddressIPv6, segment.Subnet{Prefix: sn.Subnet6, Gateway: sn.Gateway6}}} {
+		if f.text == "" {
+			continue
+		}
+		if *f.to, err = netip.ParsePrefix(f.text); err != nil {
+			return e, fmt.Errorf("read address: %w", err)
+		}
+		if err := d.mayUse(n, f.of, f.to.Addr()); err != nil {
+			return e, err
+		}
 	}
-	if err := d.mayUse(n, sn, e.Address.Addr()); err != nil {
-		return e, err
-	}
-	e.MAC = segment.MAC(e.Address.Addr())
+	e.MAC = segment.MAC(e.Addresses()[0])
 	if r.Interface.MacAddress != "" {
 		if e.MAC, err = net.ParseMAC(r.Interface.MacAddress); err != nil {
 			return e, fmt.Errorf("read hardware address: %w", err)
+		}
+		if len(e.MAC) != 6 {
+			return e, fmt.Errorf("read hardware address: %s is not one of Ethernet", e.MAC)
 		}
 	}
 	e.Wanted, _, err = bindings(r.Options)
 	return e, err
 }
 
+// text is a prefix as engines write it, empty when there is none.
+func text(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.String()
+}
+
 // mayUse checks that an address is this host's to use, so that no address is
 // ever in use twice, whichever IPAM the engine asked.
-func (d *Driver) mayUse(n networkState, sn segment.Network, a netip.Addr) error {
-	if !sn.Subnet.Contains(a) || a == sn.Gateway {
-		return fmt.Errorf("address %s is not one for containers of %s", a, sn.Subnet)
+func (d *Driver) mayUse(n networkState, of segment.Subnet, a netip.Addr) error {
+	if !of.Prefix.IsValid() || !of.Prefix.Contains(a) || a == of.Gateway {
+		return fmt.Errorf("address %s is not one for containers of %s", a, subnetsOf(n.Network))
 	}
 	if !n.Foreign {
 		if !d.Addresses.Owner(n.Network.ID, a) {
@@ -85,7 +106,7 @@ func (d *Driver) mayUse(n networkState, sn segment.Network, a netip.Addr) error 
 		}
 		return nil
 	}
-	lower := netip.PrefixFrom(sn.Subnet.Addr(), sn.Subnet.Bits()+1)
+	lower := netip.PrefixFrom(of.Prefix.Addr(), of.Prefix.Bits()+1)
 	if !lower.Contains(a) {
 		return fmt.Errorf("address %s is not in %s, the half of the subnet that this engine's own IPAM may use; "+
 			"--ipam-driver clocker has no such limit", a, lower)
@@ -108,25 +129,37 @@ func (d *Driver) holding(e endpointState) []string {
 	defer d.mu.Unlock()
 	var ids []string
 	for id, x := range d.endpoints {
-		if id != e.ID && x.Network.ID == e.Network.ID && x.Address.Addr() == e.Address.Addr() {
+		if id != e.ID && x.Network.ID == e.Network.ID && slices.ContainsFunc(x.Addresses(), e.has) {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
+// has reports whether an address is the endpoint's.
+func (e endpointState) has(a netip.Addr) bool { return slices.Contains(e.Addresses(), a) }
+
 func (d *Driver) add(e endpointState) error {
 	if err := d.remember(e); err != nil {
 		return err
 	}
-	if err := d.Filter.PutEndpoint(filterEndpoint(e)); err != nil {
+	// Filter and link wait for different parts of the kernel.
+	filtered := make(chan error, 1)
+	go func() { filtered <- d.Filter.PutEndpoint(filterEndpoint(e)) }()
+	err := d.attach(e.Endpoint)
+	if err := errors.Join(<-filtered, err); err != nil {
 		return err
 	}
-	if err := d.attach(e.Endpoint); err != nil {
-		return err
-	}
-	d.Addresses.Annotate(e.Network.ID, e.Address.Addr(), addresses.Note{MAC: e.MAC.String(), Endpoint: e.ID})
+	d.annotate(e)
 	return nil
+}
+
+// annotate tells the fleet what has the endpoint's addresses.
+func (d *Driver) annotate(e endpointState) {
+	note := addresses.Note{MAC: e.MAC.String(), Endpoint: e.ID, Ports: portsText(e.Published)}
+	for _, a := range e.Addresses() {
+		d.Addresses.Annotate(e.Network.ID, a, note)
+	}
 }
 
 func (d *Driver) remember(e endpointState) error {
@@ -147,70 +180,6 @@ func (d *Driver) known(id string) (endpointState, networkState, bool) {
 	return e, d.networks[e.EngineNetwork], ok
 }
 
-// Route types of Join's reply.
-const (
-	nextHop   = 0
-	connected = 1
-)
-
-// Join tells the engine how to set the container's interface up.
-func (d *Driver) Join(r *network.JoinRequest) (*network.JoinResponse, error) {
-	defer d.exclusive(r.EndpointID)()
-	e, n, ok := d.known(r.EndpointID)
-	if !ok {
-		return nil, fmt.Errorf("join: endpoint %s is not known on this host", r.EndpointID)
-	}
-	wanted, told, err := bindings(r.Options)
-	if err != nil {
-		return nil, err
-	}
-	if told {
-		e.Wanted = wanted
-	}
-	e.Left, e.Sandbox, e.DNS = false, r.SandboxKey, d.firstOf(r.SandboxKey, e.ID)
-	if err := d.remember(e); err != nil {
-		return nil, fmt.Errorf("join: %w", err)
-	}
-	return joinReply(e, n), nil
-}
-
-// firstOf reports whether no other endpoint of the sandbox has the route to
-// DNS.
-func (d *Driver) firstOf(sandbox, id string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, e := range d.endpoints {
-		if e.ID != id && e.Sandbox == sandbox && e.DNS {
-			return false
-		}
-	}
-	return true
-}
-
-// joinReply works out the container's routes. Engines set interface routes
-// first, then those by a next hop, then the default route.
-func joinReply(e endpointState, n networkState) *network.JoinResponse {
-	gateway := e.Network.Gateway.String()
-	j := &network.JoinResponse{
-		InterfaceName: network.InterfaceName{SrcName: segment.PeerName(e.ID), DstPrefix: "eth"},
-		// An internal network has no way out, not even by docker_gwbridge.
-		DisableGatewayService: n.Network.Internal,
-	}
-	if e.Address.IsSingleIP() {
-		j.StaticRoutes = append(j.StaticRoutes,
-			&network.StaticRoute{Destination: gateway + "/32", RouteType: connected},
-			&network.StaticRoute{Destination: e.Network.Subnet.String(), RouteType: nextHop, NextHop: gateway})
-	}
-	if e.DNS {
-		j.StaticRoutes = append(j.StaticRoutes,
-			&network.StaticRoute{Destination: hostconfig.DNSAddress + "/32", RouteType: nextHop, NextHop: gateway})
-	}
-	if n.Network.Egress == egressPlugin && !n.Network.Internal {
-		j.Gateway = gateway
-	}
-	return j
-}
-
 // EndpointInfo has nothing to add.
 func (d *Driver) EndpointInfo(*network.InfoRequest) (*network.InfoResponse, error) {
 	return &network.InfoResponse{Value: map[string]string{}}, nil
@@ -221,7 +190,7 @@ func (d *Driver) EndpointInfo(*network.InfoRequest) (*network.InfoResponse, erro
 func (d *Driver) Leave(r *network.LeaveRequest) error {
 	defer d.exclusive(r.EndpointID)()
 	if e, _, ok := d.known(r.EndpointID); ok {
-		e.Sandbox, e.DNS, e.Left = "", false, true
+		e.Sandbox, e.DNS, e.First6, e.Left = "", false, false, true
 		d.withdraw(e)
 	}
 	return nil

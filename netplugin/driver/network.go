@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/docker/go-plugins-helpers/network"
 
@@ -39,47 +41,90 @@ func (d *Driver) CreateNetwork(r *network.CreateNetworkRequest) error {
 	if err := d.present(networkState{ID: r.NetworkID, Network: n, Foreign: foreign}); err != nil {
 		return err
 	}
-	d.Log.Info("network created", "network", n.ID, "name", n.Name, "subnet", n.Subnet, "egress", n.Egress, "foreign", foreign)
+	d.Log.Info("network created", "network", n.ID, "name", n.Name, "subnet", subnetsOf(n), "egress", n.Egress, "foreign", foreign)
 	return nil
 }
 
-// pool is the address pool that the engine has for a network.
+// pool is the address space that the engine has for a network, of one family
+// or both; what it does not have is not valid.
 type pool struct {
-	subnet   netip.Prefix
-	gateway  netip.Addr   // not valid when the engine names none
+	v4, v6   family
 	reserved []netip.Addr // --aux-address
-	// foreign says that the pool is not of our IPAM driver.
+	// foreign says that the pools are not of our IPAM driver.
 	foreign bool
+}
+
+// family is one family's part.
+type family struct {
+	subnet  netip.Prefix
+	gateway netip.Addr // not valid when the engine names none
+}
+
+// text is the subnet as records have it, empty when there is none.
+func (f family) text() string {
+	if !f.subnet.IsValid() {
+		return ""
+	}
+	return f.subnet.String()
+}
+
+func (p pool) String() string {
+	return strings.Join(slices.DeleteFunc([]string{p.v4.text(), p.v6.text()}, func(s string) bool { return s == "" }), " and ")
 }
 
 func (d *Driver) readPool(r *network.CreateNetworkRequest) (pool, error) {
 	switch {
-	case len(r.IPv6Data) > 0:
-		return pool{}, errNoIPv6
-	case len(r.IPv4Data) != 1:
-		return pool{}, fmt.Errorf("a clocker network has one subnet, not %d", len(r.IPv4Data))
+	case len(r.IPv4Data) > 1 || len(r.IPv6Data) > 1:
+		return pool{}, fmt.Errorf("a clocker network has one subnet of each family, not %d of IPv4 and %d of IPv6", len(r.IPv4Data), len(r.IPv6Data))
+	case len(r.IPv4Data)+len(r.IPv6Data) == 0:
+		return pool{}, errors.New("a clocker network has at least one subnet, and this one has none")
 	}
-	data := r.IPv4Data[0]
+	var p pool
+	for _, f := range []struct {
+		to   *family
+		data []*network.IPAMData
+		v6   bool
+	}{{&p.v4, r.IPv4Data, false}, {&p.v6, r.IPv6Data, true}} {
+		if len(f.data) == 0 {
+			continue
+		}
+		if f.data[0] == nil {
+			return pool{}, errors.New("read subnet: the engine has left it empty")
+		}
+		if err := d.readFamily(f.to, &p, f.data[0]); err != nil {
+			return pool{}, err
+		}
+		if f.to.subnet.Addr().Is6() != f.v6 {
+			return pool{}, fmt.Errorf("read subnet: %s is of the other address family", f.to.subnet)
+		}
+	}
+	return p, nil
+}
+
+func (d *Driver) readFamily(f *family, p *pool, data *network.IPAMData) error {
 	subnet, err := netip.ParsePrefix(data.Pool)
 	if err != nil {
-		return pool{}, fmt.Errorf("read subnet: %w", err)
+		return fmt.Errorf("read subnet: %w", err)
 	}
-	p := pool{subnet: subnet.Masked(), foreign: data.AddressSpace != d.AddressSpace}
+	f.subnet = subnet.Masked()
+	p.foreign = p.foreign || data.AddressSpace != d.AddressSpace
 	if data.Gateway != "" {
 		g, err := netip.ParsePrefix(data.Gateway)
 		if err != nil {
-			return pool{}, fmt.Errorf("read gateway: %w", err)
+			return fmt.Errorf("read gateway: %w", err)
 		}
-		p.gateway = g.Addr()
+		if f.gateway = g.Addr(); !f.subnet.Contains(f.gateway) {
+			return fmt.Errorf("gateway %s is not in the subnet %s", f.gateway, f.subnet)
+		}
 	}
 	for name, v := range data.AuxAddresses {
 		a, err := netip.ParsePrefix(fmt.Sprint(v))
 		if err != nil {
-			return pool{}, fmt.Errorf("read auxiliary address %s: %w", name, err)
+			return fmt.Errorf("read auxiliary address %s: %w", name, err)
 		}
 		p.reserved = append(p.reserved, a.Addr())
 	}
-	return p, nil
+	return nil
 }
 
 // find finds the network of the fleet that is meant, or makes it.
@@ -91,8 +136,8 @@ func (d *Driver) find(o options, p pool) (record.Network, error) {
 	if err != nil {
 		return n, err
 	}
-	if n.Subnet != p.subnet.String() {
-		return n, fmt.Errorf("network %s has the subnet %s in the fleet, not %s", n.ID, n.Subnet, p.subnet)
+	if n.Subnet != p.v4.text() || n.Subnet6 != p.v6.text() {
+		return n, fmt.Errorf("network %s has the subnet %s in the fleet, not %s", n.ID, subnetsOf(n), p)
 	}
 	if p.foreign && n.Foreign != d.Host {
 		return n, fmt.Errorf("network %s is in the fleet already: on this host it needs --ipam-driver clocker --ipam-opt %s=%s", n.ID, optNetwork, n.ID)
@@ -100,7 +145,10 @@ func (d *Driver) find(o options, p pool) (record.Network, error) {
 	if n.ByHand && n.Name == "" && o.network == "" {
 		// It was made a moment ago, by this very command, whose options are
 		// known only now.
-		return d.Addresses.Change(n.ID, func(n *record.Network) error { o.apply(n); return nil })
+		return d.Addresses.Change(n.ID, func(n *record.Network) error {
+			o.apply(n)
+			return d.checkMTU(o.mtu, *n)
+		})
 	}
 	return n, o.agree(n)
 }
@@ -108,11 +156,7 @@ func (d *Driver) find(o options, p pool) (record.Network, error) {
 // lookUp finds a network that the fleet has.
 func (d *Driver) lookUp(o options, p pool) (record.Network, error) {
 	if o.network == "" {
-		n, ok := d.Addresses.BySubnet(p.subnet)
-		if !ok {
-			return n, fmt.Errorf("the fleet has no network with the subnet %s on this host", p.subnet)
-		}
-		return n, nil
+		return d.bySubnets(p)
 	}
 	if n, ok := d.Addresses.Network(o.network); ok {
 		return n, nil
@@ -126,13 +170,47 @@ func (d *Driver) lookUp(o options, p pool) (record.Network, error) {
 	return n, err
 }
 
+// bySubnets finds the network of the pools. Where the engine asked for a pool
+// of each family, each has become a network, which are one from here on.
+func (d *Driver) bySubnets(p pool) (record.Network, error) {
+	var found []record.Network
+	for _, f := range []family{p.v4, p.v6} {
+		if !f.subnet.IsValid() {
+			continue
+		}
+		n, ok := d.Addresses.BySubnet(f.subnet)
+		if !ok {
+			return n, fmt.Errorf("the fleet has no network with the subnet %s on this host", f.subnet)
+		}
+		found = append(found, n)
+	}
+	if len(found) == 1 || found[0].ID == found[1].ID {
+		return found[0], nil
+	}
+	return d.Addresses.JoinFamilies(found[0].ID, found[1].ID)
+}
+
+// subnetsOf names a network's subnets.
+func subnetsOf(n record.Network) string {
+	return strings.Join(slices.DeleteFunc([]string{n.Subnet, n.Subnet6}, func(s string) bool { return s == "" }), " and ")
+}
+
 // register makes a network of the fleet from one of the engine's own subnets.
 func (d *Driver) register(o options, p pool) (record.Network, error) {
-	n := record.Network{Segment: "routed", Carrier: "direct"}
+	n := record.Network{Subnet6: p.v6.text()}
 	o.apply(&n)
+	if err := d.checkMTU(o.mtu, n); err != nil {
+		return n, err
+	}
+	unfiltered := n.Unfiltered
 	n, err := d.Addresses.CreateForeign(registry.Request{
-		Subnet: p.subnet, Gateway: p.gateway, Internal: n.Internal, Segment: n.Segment, Carrier: n.Carrier, Egress: n.Egress, MTU: n.MTU,
+		Subnet: p.v4.subnet, Gateway: p.v4.gateway, NoIPv4: !p.v4.subnet.IsValid(),
+		Subnet6: p.v6.subnet, Gateway6: p.v6.gateway, IPv6: p.v6.subnet.IsValid(),
+		Internal: n.Internal, Segment: n.Segment, Carrier: n.Carrier, Egress: n.Egress, MTU: n.MTU, Options: n.Options,
 	})
+	if err == nil && unfiltered {
+		n, err = d.Addresses.Change(n.ID, func(n *record.Network) error { n.Unfiltered = true; return nil })
+	}
 	if errors.Is(err, registry.ErrOverlap) {
 		return n, fmt.Errorf("%w; --ipam-driver clocker gives the network a subnet that is free on every host", err)
 	}
@@ -141,6 +219,7 @@ func (d *Driver) register(o options, p pool) (record.Network, error) {
 
 // apply puts options into a network that is being made.
 func (o options) apply(n *record.Network) {
+	o.applyBridged(n)
 	n.Internal = o.internal
 	n.Egress = egressEngine
 	if o.egress != "" {
@@ -155,6 +234,7 @@ func (o options) apply(n *record.Network) {
 	if o.carrier != "" {
 		n.Carrier = o.carrier
 	}
+	n.Unfiltered = o.unfiltered == "true"
 }
 
 // agree checks that options do not contradict a network that exists.
@@ -168,6 +248,7 @@ func (o options) agree(n record.Network) error {
 	differs(optEgress, n.Egress, o.egress)
 	differs(optSegment, n.Segment, o.segment)
 	differs(optCarrier, n.Carrier, o.carrier)
+	differs(optUnfiltered, fmt.Sprint(n.Unfiltered), o.unfiltered)
 	if o.mtu != 0 {
 		differs(optMTU, fmt.Sprint(n.MTU), fmt.Sprint(o.mtu))
 	}

@@ -20,6 +20,8 @@ const (
 	optMTU     = "clocker.mtu"
 	optSegment = "clocker.segment"
 	optCarrier = "clocker.carrier"
+	// optUnfiltered opens the network to whoever has a route.
+	optUnfiltered = "clocker.unfiltered"
 	// optEngineMTU is the engine's own name for the MTU.
 	optEngineMTU = "com.docker.network.driver.mtu"
 )
@@ -47,26 +49,34 @@ type options struct {
 	segment  string
 	carrier  string
 	internal bool
+	// unfiltered is "true" or "false" when it was given.
+	unfiltered string
+	// broadcast is, too.
+	broadcast string
+	// noIPv4 and ipv6 are the families, as far as the engine tells them.
+	noIPv4, ipv6 bool
 }
 
-var known = []string{optCarrier, optEgress, optMTU, optNetwork, optSegment}
+var known = []string{optBroadcast, optCarrier, optEgress, optMTU, optNetwork, optSegment, optUnfiltered}
 
 // parseOptions reads the options of a network to be made. It reports
 // everything that is wrong at once.
 func parseOptions(all map[string]any) (options, error) {
 	o := options{internal: truth(all[keyInternal])}
 	var errs []error
-	if truth(all[keyIPv6]) {
-		errs = append(errs, errNoIPv6)
+	o.ipv6 = truth(all[keyIPv6])
+	if v, ok := all[keyIPv4]; ok {
+		o.noIPv4 = !truth(v)
 	}
-	if v, ok := all[keyIPv4]; ok && !truth(v) {
-		errs = append(errs, errors.New("a network without IPv4 is not available yet: leave out --ipv4=false"))
+	if o.noIPv4 && !o.ipv6 {
+		errs = append(errs, errors.New("a network without IPv4 needs IPv6: add --ipv6"))
 	}
 	generic, err := texts(all[keyGeneric])
 	errs = append(errs, err)
 	for _, name := range slices.Sorted(maps.Keys(generic)) {
 		errs = append(errs, o.set(name, generic[name]))
 	}
+	errs = append(errs, o.checkBridged())
 	return o, errors.Join(errs...)
 }
 
@@ -76,13 +86,16 @@ func (o *options) set(name, value string) error {
 		o.network = value
 	case optEgress:
 		o.egress = value
-		return oneOf(name, value, nil, egressPlugin, egressEngine)
+		return oneOf(name, value, egressPlugin, egressEngine)
 	case optSegment:
 		o.segment = value
-		return oneOf(name, value, []string{"bridged"}, "routed")
+		return oneOf(name, value, "routed", "bridged")
 	case optCarrier:
 		o.carrier = value
-		return oneOf(name, value, []string{"vxlan", "wireguard"}, "direct", "auto")
+		return oneOf(name, value, "auto", "direct", "vxlan", "wireguard")
+	case optUnfiltered:
+		o.unfiltered = value
+		return oneOf(name, value, "true", "false")
 	case optMTU, optEngineMTU:
 		n, err := strconv.Atoi(value)
 		// RFC 791 asks for 68 bytes, RFC 8200 for 1280.
@@ -91,6 +104,9 @@ func (o *options) set(name, value string) error {
 		}
 		o.mtu = n
 	default:
+		if ok, err := o.setBridged(name, value); ok {
+			return err
+		}
 		if strings.HasPrefix(name, "com.docker.network.") && !strings.HasPrefix(name, "com.docker.network.bridge.") {
 			return nil // the engine's own affair
 		}
@@ -99,13 +115,10 @@ func (o *options) set(name, value string) error {
 	return nil
 }
 
-// oneOf checks that a value is available; planned are those that will be.
-func oneOf(name, value string, planned []string, available ...string) error {
+// oneOf checks that a value is one of those that there are.
+func oneOf(name, value string, available ...string) error {
 	if slices.Contains(available, value) {
 		return nil
-	}
-	if slices.Contains(planned, value) {
-		return fmt.Errorf("option %s=%s is not available yet: available is %s", name, value, strings.Join(available, ", "))
 	}
 	return fmt.Errorf("option %s=%s is not known: available is %s", name, value, strings.Join(available, ", "))
 }
@@ -178,12 +191,10 @@ func (b binding) candidates() ([]policy.Port, error) {
 		if err != nil {
 			return nil, fmt.Errorf("publish port %d: %w", b.Port, err)
 		}
-		if a = a.Unmap(); a.Is6() {
-			return nil, fmt.Errorf("publish port %d on %s: IPv6 is not available yet", b.Port, a)
+		if a.Zone() != "" {
+			return nil, fmt.Errorf("publish port %d on %s: an address with a zone is not one of the host as a whole", b.Port, a)
 		}
-		if !a.IsUnspecified() {
-			p.HostIP = a
-		}
+		p.HostIP = a.Unmap()
 	}
 	out := []policy.Port{p}
 	for n := int(b.HostPort) + 1; b.HostPort != 0 && n <= int(b.HostPortEnd); n++ {

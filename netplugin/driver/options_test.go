@@ -29,18 +29,15 @@ func TestParseOptions(t *testing.T) {
 		},
 		{name: "the engine's MTU", in: generic(optEngineMTU, "1300"), want: options{mtu: 1300}},
 		{name: "the engine's own", in: generic("com.docker.network.advertise_addr_ms", "1")},
-		{name: "internal", in: map[string]any{keyInternal: true, keyIPv4: true, keyIPv6: false}, want: options{internal: true}},
+		{name: "internal", in: map[string]any{keyInternal: true, keyIPv4: false, keyIPv6: true}, want: options{internal: true, noIPv4: true, ipv6: true}},
 		{
 			name: "everything wrong is told at once",
-			in:   map[string]any{keyGeneric: map[string]any{"clocker.vni": "1", "foo": "x", optMTU: "big", optEgress: "both", "com.docker.network.bridge.name": "br"}, keyIPv6: true, keyIPv4: "false"},
+			in:   map[string]any{keyGeneric: map[string]any{"clocker.vni": "1", "foo": "x", optMTU: "big", optEgress: "both", "com.docker.network.bridge.name": "br"}, keyIPv6: false, keyIPv4: "false"},
 			errs: []string{
-				"IPv6 is not available yet", "without IPv4", "option clocker.vni is not known: this driver has clocker.carrier, clocker.egress, clocker.mtu, clocker.network, clocker.segment",
+				"without IPv4 needs IPv6", "option clocker.vni is not known: this driver has clocker.broadcast, clocker.carrier, clocker.egress, clocker.mtu, clocker.network, clocker.segment, clocker.unfiltered",
 				"option foo is not known", "an MTU is a number of bytes", "option clocker.egress=both is not known: available is plugin, engine", "com.docker.network.bridge.name",
 			},
 		},
-		{name: "not yet", in: generic(optSegment, "bridged", optCarrier, "vxlan"), errs: []string{
-			"option clocker.segment=bridged is not available yet: available is routed", "option clocker.carrier=vxlan is not available yet: available is direct, auto",
-		}},
 		{name: "not a map", in: map[string]any{keyGeneric: "x"}, errs: []string{"not a map"}},
 		{name: "not text", in: map[string]any{keyGeneric: map[string]any{optMTU: 1.0}}, errs: []string{"not text"}},
 	} {
@@ -84,8 +81,9 @@ func TestBindings(t *testing.T) {
 	assert.Check(t, !told)
 	_, _, err = bindings(map[string]any{keyPortMap: "x"})
 	assert.ErrorContains(t, err, "read published ports")
-	_, err = binding{HostIP: "::1", Port: 80}.candidates()
-	assert.ErrorContains(t, err, "IPv6 is not available yet")
+	ps, err := binding{HostIP: "2001:db8::1", Port: 80, HostPort: 8080}.candidates()
+	assert.NilError(t, err)
+	assert.Equal(t, ps[0].String(), "[2001:db8::1]:8080->80/0")
 	_, err = binding{HostIP: "nonsense", Port: 80}.candidates()
 	assert.ErrorContains(t, err, "publish port 80")
 }

@@ -24,7 +24,7 @@ func (d *Driver) ProgramExternalConnectivity(r *network.ProgramExternalConnectiv
 	if n.Network.Egress != egressPlugin || n.Network.Internal || len(e.Wanted) == 0 {
 		return nil
 	}
-	if e.Published, err = d.ports.Hold(e.ID, e.Wanted); err != nil {
+	if e.Published, err = d.ports.Hold(e.ID, e.families(), e.Wanted); err != nil {
 		return err
 	}
 	err = d.remember(e)
@@ -35,6 +35,7 @@ func (d *Driver) ProgramExternalConnectivity(r *network.ProgramExternalConnectiv
 		d.withdraw(e)
 		return fmt.Errorf("publish ports: %w", err)
 	}
+	d.annotate(e)
 	return nil
 }
 
@@ -45,6 +46,11 @@ func (d *Driver) RevokeExternalConnectivity(r *network.RevokeExternalConnectivit
 		d.withdraw(e)
 	}
 	return nil
+}
+
+// families are those that the endpoint has addresses of.
+func (e endpointState) families() families {
+	return families{v4: e.Address.IsValid(), v6: e.Address6.IsValid()}
 }
 
 // withdraw takes the published ports of an endpoint back.
@@ -58,6 +64,7 @@ func (d *Driver) withdraw(e endpointState) {
 		if err := d.Filter.PutEndpoint(filterEndpoint(e)); err != nil {
 			d.Log.Error("ports not withdrawn", "endpoint", e.ID, "error", err)
 		}
+		d.annotate(e)
 	}
 	d.ports.Release(e.ID)
 }

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	addresses "clocker.io/clocker/ipam/driver"
+	"clocker.io/clocker/netplugin/policy"
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
+	"clocker.io/clocker/pkg/record"
 )
 
 const (
@@ -18,7 +20,14 @@ const (
 	// goneFor is how long a link must have been missing before its endpoint
 	// counts as gone.
 	goneFor = 60 * time.Second
+	// gatherTime is the least time between two looks at the fleet.
+	gatherTime = 5 * time.Millisecond
 )
+
+// Kinds are what of the topology the driver looks at.
+var Kinds = []topology.Kind{
+	topology.Pool, topology.Network, topology.Endpoint, topology.Underlay, topology.Attached, topology.Published, topology.Rule,
+}
 
 // Run finishes what calls left to be done, until ctx ends: it tells etcd of
 // removed networks, keeps the filter's idea of the fleet's address space, and
@@ -28,8 +37,16 @@ func (d *Driver) Run(ctx context.Context, changed <-chan struct{}) error {
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
+		start := time.Now()
 		d.readFleet()
+		d.syncMachines()
 		d.settleRemoved()
+		// Many changes cost few looks, and never all of a processor.
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(max(gatherTime, 2*time.Since(start))):
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -49,20 +66,21 @@ func (d *Driver) again() {
 	}
 }
 
-// readFleet tells the filter what the fleet's address space is.
+// readFleet tells the filter what it must know of the fleet.
 func (d *Driver) readFleet() {
-	var ps []netip.Prefix
-	d.Topology.Read(func(t *topology.Topology, _ topology.Knowledge) { ps = t.Prefixes() })
+	var local []record.Network
 	d.mu.Lock()
 	for _, n := range d.networks {
-		// A network made a moment ago may not have come back from etcd yet.
-		if p, err := netip.ParsePrefix(n.Network.Subnet); err == nil && !n.Removed {
-			ps = append(ps, p)
+		if !n.Removed {
+			local = append(local, n.Network)
 		}
 	}
+	machines := d.filterMachines()
 	d.mu.Unlock()
-	if err := d.Filter.SetFleet(ps); err != nil {
-		d.Log.Error("fleet's address space not set in the filter", "error", err)
+	var f policy.Fleet
+	d.Topology.Read(func(t *topology.Topology, _ topology.Knowledge) { f = fleetOf(t, local, machines) })
+	if err := d.Filter.SetFleet(f); err != nil {
+		d.Log.Error("fleet not set in the filter", "error", err)
 	}
 }
 
@@ -120,7 +138,7 @@ func (d *Driver) reconcile() {
 			missing[e.ID] = since
 			continue
 		}
-		d.Log.Info("dropping an endpoint whose link is gone", "endpoint", e.ID, "address", e.Address)
+		d.Log.Info("dropping an endpoint whose link is gone", "endpoint", e.ID, "addresses", e.Addresses())
 		unlock := d.exclusive(e.ID)
 		d.tearDown(e.ID)
 		unlock()
@@ -150,8 +168,11 @@ func (d *Driver) live(gone map[string]time.Time) addresses.Live {
 	}
 	for id, e := range d.endpoints {
 		if _, ok := gone[id]; !ok {
-			l.Addresses[e.Network.ID] = append(l.Addresses[e.Network.ID], e.Address.Addr())
+			l.Addresses[e.Network.ID] = append(l.Addresses[e.Network.ID], e.Addresses()...)
 		}
+	}
+	for id, m := range d.machines {
+		l.Addresses[id] = append(l.Addresses[id], m.addrs()...)
 	}
 	return l
 }
@@ -160,9 +181,13 @@ func (d *Driver) live(gone map[string]time.Time) addresses.Live {
 // endpoint that has not been left, and its link is there.
 func (d *Driver) InUse(network string, a netip.Addr) bool {
 	d.mu.Lock()
+	if d.machineHas(network, a) {
+		d.mu.Unlock()
+		return true
+	}
 	var id string
 	for _, e := range d.endpoints {
-		if e.Network.ID == network && e.Address.Addr() == a && !e.Left {
+		if e.Network.ID == network && e.has(a) && !e.Left {
 			id = e.ID
 		}
 	}

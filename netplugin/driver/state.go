@@ -40,6 +40,9 @@ type endpointState struct {
 	// DNS says that the route to the host's DNS goes by this endpoint: a
 	// container has only one.
 	DNS bool `json:"dns,omitempty"`
+	// First6 says that it is the first of its container with IPv6: the ways
+	// that a container has only one of go by it.
+	First6 bool `json:"first6,omitempty"`
 	// Wanted are the ports to publish, as far as the engine has told.
 	Wanted []binding `json:"wanted,omitempty"`
 	// Published are the ports that are.
@@ -57,7 +60,7 @@ const bootFile = "boot"
 // host are dropped: their links are gone with it.
 func openFiles(dir, boot string) (files, error) {
 	f := files{dir}
-	for _, d := range []string{f.networks(), f.endpoints()} {
+	for _, d := range []string{f.networks(), f.endpoints(), f.machines()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return f, fmt.Errorf("make state directory: %w", err)
 		}
@@ -172,13 +175,24 @@ func load[T any](dir string) ([]T, error) {
 
 // segmentNetwork is what the segment needs of a network.
 func segmentNetwork(n record.Network) (segment.Network, error) {
-	subnet, err := netip.ParsePrefix(n.Subnet)
+	sn := segment.Network{ID: n.ID, MTU: n.MTU, Carrier: n.Carrier, Kind: n.Segment, VNI: n.VNI, Broadcast: n.Options[optBroadcast] == "true"}
+	var err error
+	read := func(subnet, gateway string) (p netip.Prefix, a netip.Addr) {
+		if subnet == "" || err != nil {
+			return p, a
+		}
+		if p, err = netip.ParsePrefix(subnet); err == nil {
+			a, err = netip.ParseAddr(gateway)
+		}
+		return p.Masked(), a
+	}
+	sn.Subnet, sn.Gateway = read(n.Subnet, n.Gateway)
+	sn.Subnet6, sn.Gateway6 = read(n.Subnet6, n.Gateway6)
+	if err == nil && len(sn.Subnets()) == 0 {
+		err = errors.New("it has no subnet")
+	}
 	if err != nil {
 		return segment.Network{}, fmt.Errorf("read network %s: %w", n.ID, err)
 	}
-	gateway, err := netip.ParseAddr(n.Gateway)
-	if err != nil {
-		return segment.Network{}, fmt.Errorf("read network %s: %w", n.ID, err)
-	}
-	return segment.Network{ID: n.ID, Subnet: subnet.Masked(), Gateway: gateway, MTU: n.MTU, Carrier: n.Carrier, Kind: n.Segment, VNI: n.VNI}, nil
+	return sn, nil
 }

@@ -246,11 +246,11 @@ func (c *crew) walk(t *testing.T) {
 		}
 		return nil
 	})
-	/*findings, err := registry.Audit(t.Context(), c.world.Store)
+	findings, err := registry.Audit(t.Context(), c.world.Store)
 	assert.NilError(t, err)
 	for _, f := range findings {
 		t.Errorf("audit: %s %s: %s", f.Part, f.Subject, f.Text)
-	}*/
+	}
 }
 
 // Given back, all of a network can be had again: nothing is lost for good.

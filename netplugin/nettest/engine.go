@@ -14,7 +14,6 @@ import (
 	"github.com/docker/go-plugins-helpers/ipam"
 	"github.com/docker/go-plugins-helpers/network"
 	"github.com/google/uuid"
-	"github.com/vishvananda/netlink"
 
 	"clocker.io/clocker/pkg/record"
 )
@@ -78,9 +77,10 @@ func (h *Host) Post(method string, body []byte) (status int, answer []byte, err 
 // Network is a Docker network on one host.
 type Network struct {
 	Host *Host
-	// ID is the engine's id, Pool the IPAM driver's.
-	ID, Pool string
-	Subnet   string
+	// ID is the engine's id, Pool and Pool6 are the IPAM driver's. Those of a
+	// family that the network does not have are empty.
+	ID, Pool, Pool6 string
+	Subnet, Subnet6 string
 }
 
 // CreateNetwork does what an engine does for `docker network create -d clocker
@@ -98,182 +98,84 @@ func (h *Host) CreateNetwork(n *record.Network, options map[string]string) *Netw
 // TryCreateNetwork is [Host.CreateNetwork], and returns what the plugin
 // refused.
 func (h *Host) TryCreateNetwork(n *record.Network, options map[string]string) (*Network, error) {
+	if n == nil {
+		return h.TryCreateNetworkByHand(options, true, false)
+	}
+	return h.createNetwork(n, options, n.Subnet != "", n.Subnet6 != "")
+}
+
+// TryCreateNetworkByHand does what an engine does for `docker network create`
+// with --ipv4 and --ipv6.
+func (h *Host) TryCreateNetworkByHand(options map[string]string, v4, v6 bool) (*Network, error) {
+	return h.createNetwork(&record.Network{}, options, v4, v6)
+}
+
+func (h *Host) createNetwork(n *record.Network, options map[string]string, v4, v6 bool) (*Network, error) {
 	generic := map[string]string{}
 	for k, v := range options {
 		generic[k] = v
 	}
-	pool := ipam.RequestPoolRequest{AddressSpace: "clocker-local", Options: map[string]string{}}
-	all := map[string]any{"com.docker.network.generic": generic, "com.docker.network.enable_ipv6": false}
-	if n != nil {
-		generic["clocker.network"], pool.Options["clocker.network"], pool.Pool = n.ID, n.ID, n.Subnet
-		if n.Internal {
-			all["com.docker.network.internal"] = true
-		}
+	all := map[string]any{"com.docker.network.generic": generic, "com.docker.network.enable_ipv4": v4, "com.docker.network.enable_ipv6": v6}
+	if n.ID != "" {
+		generic["clocker.network"] = n.ID
+	}
+	if n.Internal {
+		all["com.docker.network.internal"] = true
 	}
 	if err := h.call("NetworkDriver.GwAllocCheck", map[string]any{"Options": all}, nil); err != nil {
 		return nil, err
 	}
-	var got ipam.RequestPoolResponse
-	if err := h.call("IpamDriver.RequestPool", pool, &got); err != nil {
-		return nil, err
+	net := &Network{Host: h, ID: newID()}
+	request := network.CreateNetworkRequest{NetworkID: net.ID, Options: all}
+	var err error
+	if v4 {
+		request.IPv4Data, err = h.requestPool(n.ID, n.Subnet, false, &net.Pool, &net.Subnet)
 	}
-	net := &Network{Host: h, ID: newID(), Pool: got.PoolID, Subnet: got.Pool}
-	var gateway ipam.RequestAddressResponse
-	err := h.call("IpamDriver.RequestAddress", ipam.RequestAddressRequest{
-		PoolID: got.PoolID, Options: map[string]string{"RequestAddressType": "com.docker.network.gateway"},
-	}, &gateway)
+	if v6 && err == nil {
+		request.IPv6Data, err = h.requestPool(n.ID, n.Subnet6, true, &net.Pool6, &net.Subnet6)
+	}
 	if err == nil {
-		err = h.call("NetworkDriver.CreateNetwork", network.CreateNetworkRequest{
-			NetworkID: net.ID, Options: all,
-			IPv4Data: []*network.IPAMData{{AddressSpace: "clocker-local", Pool: got.Pool, Gateway: gateway.Address}},
-		}, nil)
+		err = h.call("NetworkDriver.CreateNetwork", request, nil)
 	}
 	if err != nil {
-		return nil, errors.Join(err, h.call("IpamDriver.ReleasePool", ipam.ReleasePoolRequest{PoolID: got.PoolID}, nil))
+		return nil, errors.Join(err, net.releasePools())
 	}
 	return net, nil
+}
+
+// requestPool asks the IPAM driver for one family's subnet and gateway.
+func (h *Host) requestPool(id, subnet string, v6 bool, pool, got *string) ([]*network.IPAMData, error) {
+	request := ipam.RequestPoolRequest{AddressSpace: "clocker-local", Pool: subnet, V6: v6, Options: map[string]string{}}
+	if id != "" {
+		request.Options["clocker.network"] = id
+	}
+	var p ipam.RequestPoolResponse
+	if err := h.call("IpamDriver.RequestPool", request, &p); err != nil {
+		return nil, err
+	}
+	*pool, *got = p.PoolID, p.Pool
+	var gateway ipam.RequestAddressResponse
+	err := h.call("IpamDriver.RequestAddress", ipam.RequestAddressRequest{
+		PoolID: p.PoolID, Options: map[string]string{"RequestAddressType": "com.docker.network.gateway"},
+	}, &gateway)
+	return []*network.IPAMData{{AddressSpace: "clocker-local", Pool: p.Pool, Gateway: gateway.Address}}, err
+}
+
+func (n *Network) releasePools() error {
+	var errs []error
+	for _, pool := range []string{n.Pool, n.Pool6} {
+		if pool != "" {
+			errs = append(errs, n.Host.call("IpamDriver.ReleasePool", ipam.ReleasePoolRequest{PoolID: pool}, nil))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Delete does what an engine does for `docker network rm`.
 func (n *Network) Delete() {
 	n.Host.t.Helper()
-	n.Host.Call("IpamDriver.ReleasePool", ipam.ReleasePoolRequest{PoolID: n.Pool}, nil)
+	check(n.Host.t, n.releasePools())
 	n.Host.Call("NetworkDriver.DeleteNetwork", network.DeleteNetworkRequest{NetworkID: n.ID}, nil)
-}
-
-// Port is a port to publish, as engines write it.
-type Port struct {
-	Proto    uint8
-	Port     uint16
-	HostIP   string
-	HostPort uint16
-}
-
-// Container is a namespace on a Docker network.
-type Container struct {
-	*Namespace
-	Network  *Network
-	Endpoint string
-	// Address has no mask.
-	Address string
-	Join    network.JoinResponse
-	link    string
-	sandbox string
-}
-
-// Run makes a container on the network, with ports to publish.
-func (n *Network) Run(ports ...Port) *Container {
-	n.Host.t.Helper()
-	c, err := n.TryRun(ports...)
-	if err != nil {
-		n.Host.t.Fatalf("%s: run container: %v", n.Host.ID, err)
-	}
-	return c
-}
-
-// TryRun is [Network.Run], and returns what the plugin refused.
-func (n *Network) TryRun(ports ...Port) (*Container, error) {
-	h := n.Host
-	c := &Container{Network: n, Endpoint: newID(), sandbox: "/var/run/docker/netns/" + newID()[:12]}
-	var a ipam.RequestAddressResponse
-	if err := h.call("IpamDriver.RequestAddress", ipam.RequestAddressRequest{PoolID: n.Pool}, &a); err != nil {
-		return nil, err
-	}
-	c.Address, _, _ = strings.Cut(a.Address, "/")
-	options := map[string]any{"com.docker.network.portmap": ports}
-	var e network.CreateEndpointResponse
-	err := h.call("NetworkDriver.CreateEndpoint", network.CreateEndpointRequest{
-		NetworkID: n.ID, EndpointID: c.Endpoint, Interface: &network.EndpointInterface{Address: a.Address}, Options: options,
-	}, &e)
-	if err == nil {
-		err = h.call("NetworkDriver.Join", network.JoinRequest{
-			NetworkID: n.ID, EndpointID: c.Endpoint, SandboxKey: c.sandbox, Options: options,
-		}, &c.Join)
-	}
-	if err == nil && c.Join.Gateway != "" {
-		err = h.call("NetworkDriver.ProgramExternalConnectivity", network.ProgramExternalConnectivityRequest{
-			NetworkID: n.ID, EndpointID: c.Endpoint, Options: options,
-		}, nil)
-	}
-	if err != nil {
-		c.release()
-		return nil, err
-	}
-	c.Namespace = NewNamespace(h.t)
-	err = c.move(a.Address, e.Interface.MacAddress)
-	return c, err
-}
-
-// move puts the link into the container and sets it up in libnetwork's order.
-func (c *Container) move(address, mac string) error {
-	src := c.Join.InterfaceName.SrcName
-	outer, err := c.Network.Host.Handle.LinkByName(src)
-	if err != nil {
-		return err
-	}
-	if err := c.Network.Host.Handle.LinkSetNsFd(outer, int(c.ns)); err != nil {
-		return err
-	}
-	l, err := c.Handle.LinkByName(src)
-	if err != nil {
-		return err
-	}
-	if got := l.Attrs().HardwareAddr.String(); got != mac {
-		return fmt.Errorf("the link's hardware address is %s, the reply's %s", got, mac)
-	}
-	c.link = c.Join.InterfaceName.DstPrefix + "0"
-	a, err := netlink.ParseAddr(address)
-	if err != nil {
-		return err
-	}
-	steps := []error{c.Handle.AddrAdd(l, a), c.Handle.LinkSetName(l, c.link), c.Handle.LinkSetUp(l)}
-	for _, kind := range []int{1, 0} {
-		for _, r := range c.Join.StaticRoutes {
-			if r.RouteType == kind {
-				steps = append(steps, c.route(l, r.Destination, r.NextHop))
-			}
-		}
-	}
-	if c.Join.Gateway != "" {
-		steps = append(steps, c.Handle.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.ParseIP(c.Join.Gateway)}))
-	}
-	return errors.Join(steps...)
-}
-
-func (c *Container) route(l netlink.Link, destination, hop string) error {
-	_, dst, err := net.ParseCIDR(destination)
-	if err != nil {
-		return err
-	}
-	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: dst}
-	if hop == "" {
-		r.Scope = netlink.SCOPE_LINK
-	} else {
-		r.Gw = net.ParseIP(hop)
-	}
-	return c.Handle.RouteAdd(r)
-}
-
-// Stop does what an engine does when a container stops.
-func (c *Container) Stop() {
-	h := c.Network.Host
-	h.t.Helper()
-	if c.Join.Gateway != "" {
-		h.Call("NetworkDriver.RevokeExternalConnectivity", network.RevokeExternalConnectivityRequest{NetworkID: c.Network.ID, EndpointID: c.Endpoint}, nil)
-	}
-	h.Call("NetworkDriver.Leave", network.LeaveRequest{NetworkID: c.Network.ID, EndpointID: c.Endpoint}, nil)
-	l := must(c.Handle.LinkByName(c.link))(h.t)
-	check(h.t, c.Handle.LinkSetDown(l))
-	check(h.t, c.Handle.LinkSetName(l, c.Join.InterfaceName.SrcName))
-	check(h.t, c.Handle.LinkSetNsFd(l, int(h.ns)))
-	c.release()
-}
-
-// release says goodbye; as an engine, it does not care for the answers.
-func (c *Container) release() {
-	h := c.Network.Host
-	_ = h.call("NetworkDriver.DeleteEndpoint", network.DeleteEndpointRequest{NetworkID: c.Network.ID, EndpointID: c.Endpoint}, nil)
-	_ = h.call("IpamDriver.ReleaseAddress", ipam.ReleaseAddressRequest{PoolID: c.Network.Pool, Address: c.Address}, nil)
 }
 
 // newID is an id as engines make them: 64 hexadecimal digits.

@@ -6,7 +6,7 @@
 //
 // Nothing outside its namespaces is touched. It never runs outside tests.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package nettest
 
 import (
@@ -59,13 +59,17 @@ func (n *Namespace) Do(f func()) {
 // Run runs a command in the namespace and returns its output.
 func (n *Namespace) Run(name string, args ...string) string {
 	n.t.Helper()
-	var out []byte
-	var err error
-	n.Do(func() { out, err = exec.Command(name, args...).CombinedOutput() })
+	out, err := n.try(name, args...)
 	if err != nil {
 		n.t.Fatalf("%s %v: %v: %s", name, args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+func (n *Namespace) try(name string, args ...string) (out string, err error) {
+	var b []byte
+	n.Do(func() { b, err = exec.Command(name, args...).CombinedOutput() })
+	return string(b), err
 }
 
 func check(t testing.TB, err error) {
@@ -81,4 +85,11 @@ func must[T any](v T, err error) func(testing.TB) T {
 		check(t, err)
 		return v
 	}
+}
+
+// Take moves a link from another namespace into this one.
+func (n *Namespace) Take(from *Namespace, link string) {
+	n.t.Helper()
+	l := must(from.Handle.LinkByName(link))(n.t)
+	check(n.t, from.Handle.LinkSetNsFd(l, int(n.ns)))
 }

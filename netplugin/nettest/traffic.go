@@ -24,8 +24,8 @@ func (n *Namespace) Serve(address string) {
 	var l net.Listener
 	var p net.PacketConn
 	n.Do(func() {
-		l = must(net.Listen("tcp4", address))(n.t)
-		p = must(net.ListenPacket("udp4", address))(n.t)
+		l = must(net.Listen(protocol("tcp", address), address))(n.t)
+		p = must(net.ListenPacket(protocol("udp", address), address))(n.t)
 	})
 	n.t.Cleanup(func() { l.Close(); p.Close() }) //nolint:errcheck // the test is over
 	go func() {
@@ -51,13 +51,13 @@ func (n *Namespace) Serve(address string) {
 }
 
 // Ask connects to a server of [Namespace.Serve] and returns the IP address
-// that it saw. protocol is "tcp4" or "udp4"; from may be empty.
+// that it saw. protocol is "tcp4", "udp6" and so on; from may be empty.
 func (n *Namespace) Ask(protocol, from, to string, within time.Duration) (seen string, err error) {
 	var c net.Conn
 	n.Do(func() {
 		d := net.Dialer{Timeout: within}
 		if from != "" {
-			if ip := net.ParseIP(from); protocol == "udp4" {
+			if ip := net.ParseIP(from); strings.HasPrefix(protocol, "udp") {
 				d.LocalAddr = &net.UDPAddr{IP: ip}
 			} else {
 				d.LocalAddr = &net.TCPAddr{IP: ip}
@@ -72,7 +72,7 @@ func (n *Namespace) Ask(protocol, from, to string, within time.Duration) (seen s
 	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
 		return "", err
 	}
-	if protocol == "udp4" {
+	if strings.HasPrefix(protocol, "udp") {
 		if _, err := c.Write([]byte("?")); err != nil {
 			return "", err
 		}
@@ -82,11 +82,20 @@ func (n *Namespace) Ask(protocol, from, to string, within time.Duration) (seen s
 	if err != nil {
 		return "", err
 	}
-	seen, _, ok := strings.Cut(string(b[:k]), ":")
-	if !ok {
+	seen, _, err = net.SplitHostPort(string(b[:k]))
+	if err != nil {
 		return "", fmt.Errorf("%s answered %q", to, b[:k])
 	}
 	return seen, nil
+}
+
+// protocol is the name of a transport for the family of an address with a
+// port.
+func protocol(transport, address string) string {
+	if strings.HasPrefix(address, "[") {
+		return transport + "6"
+	}
+	return transport + "4"
 }
 
 // Reaches fails the test unless both TCP and UDP get through; it returns the
@@ -94,7 +103,7 @@ func (n *Namespace) Ask(protocol, from, to string, within time.Duration) (seen s
 func (n *Namespace) Reaches(t testing.TB, to string) string {
 	t.Helper()
 	var seen string
-	for _, p := range []string{"tcp4", "udp4"} {
+	for _, p := range []string{protocol("tcp", to), protocol("udp", to)} {
 		var err error
 		for end := time.Now().Add(Patience); ; {
 			if seen, err = n.Ask(p, "", to, time.Second); err == nil {
@@ -113,7 +122,7 @@ func (n *Namespace) Reaches(t testing.TB, to string) string {
 func (n *Namespace) NotReaches(t testing.TB, to string) {
 	t.Helper()
 	var wg sync.WaitGroup
-	for _, p := range []string{"tcp4", "udp4"} {
+	for _, p := range []string{protocol("tcp", to), protocol("udp", to)} {
 		wg.Go(func() {
 			if seen, err := n.Ask(p, "", to, Doubt); err == nil {
 				t.Errorf("%s to %s must not get through, but %s was seen there", p, to, seen)

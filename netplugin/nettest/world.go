@@ -67,6 +67,7 @@ func newWorld(t testing.TB, plugin func(args ...string) *exec.Cmd, w *World, etc
 		w.forward(e)
 	}
 	check(t, registry.EnsurePool(t.Context(), w.Store, record.Pool{Name: registry.DefaultPool, CIDR: "10.208.0.0/12", SubnetBits: 20}))
+	check(t, registry.EnsurePool(t.Context(), w.Store, record.Pool{Name: registry.DefaultPool6, CIDR: "fd5a:4711:77::/48", SubnetBits: 64}))
 	return w
 }
 

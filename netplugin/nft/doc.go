@@ -5,5 +5,5 @@
 // It knows no network and decides nothing: packages policy and lb say what
 // their tables hold.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package nft

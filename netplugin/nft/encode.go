@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -73,8 +72,8 @@ func (e Element) String() string {
 func (r Rule) exprs() []expr.Any {
 	var all []expr.Any
 	for _, s := range r {
-		if s.ipv4 {
-			all = append(all, NetworkProtocol("ipv4").exprs...)
+		if s.family != 0 {
+			all = append(all, NetworkProtocol(familyNames[s.family]).exprs...)
 			break
 		}
 	}
@@ -84,10 +83,12 @@ func (r Rule) exprs() []expr.Any {
 	return all
 }
 
+var familyNames = map[byte]string{unix.NFPROTO_IPV4: "ipv4", unix.NFPROTO_IPV6: "ipv6"}
+
 var keyTypes = map[string]nftables.SetDatatype{
-	"ipv4_addr": nftables.TypeIPAddr, "ifname": nftables.TypeIFName,
+	"ipv4_addr": nftables.TypeIPAddr, "ipv6_addr": nftables.TypeIP6Addr, "ifname": nftables.TypeIFName,
 	"inet_proto": nftables.TypeInetProto, "inet_service": nftables.TypeInetService,
-	"verdict": nftables.TypeVerdict,
+	"verdict": nftables.TypeVerdict, TypeNumber: nftables.TypeMark, "ether_addr": nftables.TypeEtherAddr,
 }
 
 func datatype(names []string) (nftables.SetDatatype, error) {
@@ -130,13 +131,15 @@ func elements(all []Element, interval bool) ([]nftables.SetElement, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read element %s: %w", e, err)
 			}
-			start := p.Masked().Addr().AsSlice()
-			end := binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(start)+1<<(32-p.Bits()))
-			if n := len(out); n > 0 && string(out[n-1].Key) == string(start) {
-				out[n-1].Key = end
-				continue
+			start, end := p.Masked().Addr().AsSlice(), after(p)
+			if n := len(out); n > 0 && out[n-1].IntervalEnd && string(out[n-1].Key) == string(start) {
+				out = out[:n-1]
+			} else {
+				out = append(out, nftables.SetElement{Key: start})
 			}
-			out = append(out, nftables.SetElement{Key: start}, nftables.SetElement{Key: end, IntervalEnd: true})
+			if end.IsValid() { // the last interval of the address space has no end
+				out = append(out, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+			}
 			continue
 		}
 		x, err := element(e)
@@ -146,6 +149,16 @@ func elements(all []Element, interval bool) ([]nftables.SetElement, error) {
 		out = append(out, x)
 	}
 	return out, nil
+}
+
+// after is the first address after a prefix; not valid when there is none.
+func after(p netip.Prefix) netip.Addr {
+	last := p.Masked().Addr().AsSlice()
+	for i, m := range mask(p) {
+		last[i] |= ^m
+	}
+	a, _ := netip.AddrFromSlice(last)
+	return a.Next()
 }
 
 func element(e Element) (nftables.SetElement, error) {
@@ -158,12 +171,10 @@ func element(e Element) (nftables.SetElement, error) {
 		x.Key = append(x.Key, b...)
 	}
 	if len(e.Data) == 1 {
-		chain, ok := strings.CutPrefix(e.Data[0], "goto ")
-		if !ok {
-			return x, fmt.Errorf("read element %s: not a verdict", e)
+		if chain, ok := strings.CutPrefix(e.Data[0], "goto "); ok {
+			x.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}
+			return x, nil
 		}
-		x.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}
-		return x, nil
 	}
 	for _, d := range e.Data {
 		b, err := value(d)
@@ -178,11 +189,17 @@ func element(e Element) (nftables.SetElement, error) {
 // value is one field of an element, filled up to a multiple of four bytes: an
 // address, a port, a protocol, or else an interface's name.
 func value(s string) ([]byte, error) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Is4() {
+	if a, err := netip.ParseAddr(s); err == nil {
 		return a.AsSlice(), nil
 	}
 	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
 		return append(binaryutil.BigEndian.PutUint16(uint16(n)), 0, 0), nil
+	}
+	if b, ok := number(s); ok {
+		return b, nil
+	}
+	if b, ok := hardwareAddress(s); ok {
+		return b, nil
 	}
 	switch s {
 	case "tcp":

@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"strings"
 
@@ -15,9 +14,9 @@ import (
 type Statement struct {
 	text  string
 	exprs []expr.Any
-	// ipv4 says that it reads the IPv4 header: the rule must then be for
-	// IPv4 only, which nft(8) adds by itself.
-	ipv4 bool
+	// family is the protocol (unix.NFPROTO_*) whose header it reads, 0 for
+	// none: the rule must then be for that only, which nft(8) adds by itself.
+	family byte
 }
 
 // Registers: values of one field go to reg1; those of several lie one after
@@ -30,20 +29,22 @@ const (
 
 // Field is something of a packet that sets are looked up by.
 type Field struct {
-	text  string
-	bytes uint32
-	ipv4  bool
-	load  func(reg uint32) expr.Any
+	text   string
+	bytes  uint32
+	family byte
+	load   func(reg uint32) expr.Any
 }
 
 // The fields that sets are looked up by.
 var (
-	FieldInLink          = Field{"iifname", ifname, false, loadMeta(expr.MetaKeyIIFNAME)}
-	FieldOutLink         = Field{"oifname", ifname, false, loadMeta(expr.MetaKeyOIFNAME)}
-	FieldSource          = Field{"ip saddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 12, 4)}
-	FieldDestination     = Field{"ip daddr", 4, true, loadPayload(expr.PayloadBaseNetworkHeader, 16, 4)}
-	FieldProtocol        = Field{"meta l4proto", 4, false, loadMeta(expr.MetaKeyL4PROTO)}
-	FieldDestinationPort = Field{"th dport", 4, false, loadPayload(expr.PayloadBaseTransportHeader, 2, 2)}
+	FieldInLink          = Field{"iifname", ifname, 0, loadMeta(expr.MetaKeyIIFNAME)}
+	FieldOutLink         = Field{"oifname", ifname, 0, loadMeta(expr.MetaKeyOIFNAME)}
+	FieldSource          = Field{"ip saddr", 4, unix.NFPROTO_IPV4, loadPayload(expr.PayloadBaseNetworkHeader, 12, 4)}
+	FieldDestination     = Field{"ip daddr", 4, unix.NFPROTO_IPV4, loadPayload(expr.PayloadBaseNetworkHeader, 16, 4)}
+	FieldSource6         = Field{"ip6 saddr", 16, unix.NFPROTO_IPV6, loadPayload(expr.PayloadBaseNetworkHeader, 8, 16)}
+	FieldDestination6    = Field{"ip6 daddr", 16, unix.NFPROTO_IPV6, loadPayload(expr.PayloadBaseNetworkHeader, 24, 16)}
+	FieldProtocol        = Field{"meta l4proto", 4, 0, loadMeta(expr.MetaKeyL4PROTO)}
+	FieldDestinationPort = Field{"th dport", 4, 0, loadPayload(expr.PayloadBaseTransportHeader, 2, 2)}
 )
 
 func loadMeta(k expr.MetaKey) func(uint32) expr.Any {
@@ -66,7 +67,7 @@ func load(fields []Field) (s Statement) {
 			reg = reg32 + at/4
 		}
 		s.exprs = append(s.exprs, f.load(reg))
-		s.ipv4 = s.ipv4 || f.ipv4
+		s.family = max(s.family, f.family)
 		names = append(names, f.text)
 		at += f.bytes
 	}
@@ -101,17 +102,27 @@ func Dispatch(set string, f Field) Statement {
 // for the fields; without an element the rule does not match, and the kernel
 // translates IPv4 packets only.
 func TranslateTo(set string, fields ...Field) Statement {
+	return translate("dnat ip to ", unix.NFPROTO_IPV4, 4, set, fields)
+}
+
+// TranslateTo6 is [TranslateTo] for IPv6 packets.
+func TranslateTo6(set string, fields ...Field) Statement {
+	return translate("dnat ip6 to ", unix.NFPROTO_IPV6, 16, set, fields)
+}
+
+// translate looks an address of the given length, and a port, up.
+func translate(text string, family, length uint32, set string, fields []Field) Statement {
 	s := load(fields)
-	s.text = "dnat ip to " + s.text + " map @" + set
+	s.text = text + s.text + " map @" + set
 	s.exprs = append(s.exprs,
 		&expr.Lookup{SourceRegister: reg1, DestRegister: reg1, IsDestRegSet: true, SetName: set},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg32 + 1})
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg1, RegProtoMin: reg32 + length/4})
 	return s
 }
 
 // Masquerade gives the connection the address of the way out.
 func Masquerade() Statement {
-	return Statement{text: "masquerade", exprs: []expr.Any{&expr.Masq{}}, ipv4: true}
+	return Statement{text: "masquerade", exprs: []expr.Any{&expr.Masq{}}}
 }
 
 func nameMatch(text string, key expr.MetaKey, op expr.CmpOp, prefix string) Statement {
@@ -145,7 +156,7 @@ func NotOutLink(prefix string) Statement {
 // SourceLeadsTo matches packets whose source the host would reach by an
 // interface whose name begins so.
 func SourceLeadsTo(prefix string) Statement {
-	return Statement{text: `fib saddr oifname "` + prefix + `*"`, ipv4: true, exprs: []expr.Any{
+	return Statement{text: `fib saddr oifname "` + prefix + `*"`, exprs: []expr.Any{
 		&expr.Fib{Register: reg1, ResultOIFNAME: true, FlagSADDR: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte(prefix)},
 	}}
@@ -167,27 +178,41 @@ func NotLocalSource() Statement {
 	}}
 }
 
-// Source matches an address or prefix that a packet comes from.
-func Source(p string) Statement { return addressMatch(FieldSource, p) }
+// Source matches an address or prefix, of either family, that a packet comes
+// from.
+func Source(p string) Statement { return addressMatch(FieldSource, FieldSource6, p) }
 
-// Destination matches an address or prefix that a packet goes to.
-func Destination(p string) Statement { return addressMatch(FieldDestination, p) }
+// Destination matches an address or prefix, of either family, that a packet
+// goes to.
+func Destination(p string) Statement { return addressMatch(FieldDestination, FieldDestination6, p) }
 
 // addressMatch panics on something that is no address or prefix: all callers
 // pass constants or the text of one.
-func addressMatch(f Field, text string) Statement {
+func addressMatch(v4, v6 Field, text string) Statement {
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		a := netip.MustParseAddr(text)
 		p = netip.PrefixFrom(a, a.BitLen())
 	}
-	s := Statement{text: f.text + " " + text, ipv4: true, exprs: []expr.Any{f.load(reg1)}}
-	if p.Bits() < 32 {
-		mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits()))
-		s.exprs = append(s.exprs, &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: mask, Xor: make([]byte, 4)})
+	f := v4
+	if p.Addr().Is6() {
+		f = v6
+	}
+	s := Statement{text: f.text + " " + text, family: f.family, exprs: []expr.Any{f.load(reg1)}}
+	if !p.IsSingleIP() {
+		s.exprs = append(s.exprs, &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: f.bytes, Mask: mask(p), Xor: make([]byte, f.bytes)})
 	}
 	s.exprs = append(s.exprs, &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: p.Masked().Addr().AsSlice()})
 	return s
+}
+
+// mask is the mask of a prefix, as long as its address.
+func mask(p netip.Prefix) []byte {
+	m := make([]byte, p.Addr().BitLen()/8)
+	for i := range p.Bits() {
+		m[i/8] |= 0x80 >> (i % 8)
+	}
+	return m
 }
 
 // DestinationPort matches a port of a protocol, "tcp" or "udp".
@@ -198,16 +223,6 @@ func DestinationPort(protocol string, port uint16) Statement {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{number}},
 		FieldDestinationPort.load(reg1),
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.BigEndian.PutUint16(port)},
-	}}
-}
-
-// Echo matches ICMP echo requests.
-func Echo() Statement {
-	return Statement{text: "icmp type echo-request", ipv4: true, exprs: []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{unix.IPPROTO_ICMP}},
-		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{8}},
 	}}
 }
 
@@ -223,7 +238,7 @@ func NetworkProtocol(name string) Statement {
 // ConnectionState matches packets of connections in one of the states.
 func ConnectionState(names ...string) Statement {
 	bits := map[string]uint32{
-		"invalid": expr.CtStateBitINVALID, "established": expr.CtStateBitESTABLISHED, "related": expr.CtStateBitRELATED,
+		"new": expr.CtStateBitNEW, "invalid": expr.CtStateBitINVALID, "established": expr.CtStateBitESTABLISHED, "related": expr.CtStateBitRELATED,
 	}
 	var mask uint32
 	for _, n := range names {

@@ -12,5 +12,5 @@
 // nothing else. Beside its table the package keeps two rules in the chain
 // that Docker leaves to others (DOCKER-USER) and touches no other rule.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/policy.md.
 package policy

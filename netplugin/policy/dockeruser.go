@@ -36,6 +36,9 @@ type dockerUser struct {
 	told atomic.Bool
 }
 
+// families are those that Docker has a chain for: one each.
+var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
+
 // Assert puts the rules back that are missing. Without the chain it does
 // nothing: Docker makes it when it starts, and without Docker nothing drops.
 func (d *dockerUser) Assert() error {
@@ -43,23 +46,25 @@ func (d *dockerUser) Assert() error {
 	if err != nil {
 		return err
 	}
-	chain, rules, err := dockerUserRules(c)
-	if err != nil {
-		d.conn.Close()
-		return err
-	}
-	if chain == nil {
-		if d.legacy() && d.told.CompareAndSwap(false, true) {
-			d.log.Error("this host's Docker uses the older iptables (iptables-legacy), whose FORWARD chain drops the packets of Clocker's networks; " +
-				"choose iptables-nft (update-alternatives --set iptables /usr/sbin/iptables-nft) and restart Docker, or accept ck+ there by hand")
-		}
-		return nil
-	}
 	missing := false
-	for _, key := range []expr.MetaKey{expr.MetaKeyOIFNAME, expr.MetaKeyIIFNAME} {
-		if !hasAccept(rules, key) {
-			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: acceptExprs(key)})
-			missing = true
+	for _, family := range families {
+		chain, rules, err := dockerUserRules(c, family)
+		if err != nil {
+			d.conn.Close()
+			return err
+		}
+		if chain == nil {
+			if family == nftables.TableFamilyIPv4 && d.legacy() && d.told.CompareAndSwap(false, true) {
+				d.log.Error("this host's Docker uses the older iptables (iptables-legacy), whose FORWARD chain drops the packets of Clocker's networks; " +
+					"choose iptables-nft (update-alternatives --set iptables /usr/sbin/iptables-nft) and restart Docker, or accept ck+ there by hand")
+			}
+			continue
+		}
+		for _, key := range []expr.MetaKey{expr.MetaKeyOIFNAME, expr.MetaKeyIIFNAME} {
+			if !hasAccept(rules, key) {
+				c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: acceptExprs(key)})
+				missing = true
+			}
 		}
 	}
 	if !missing {
@@ -70,6 +75,24 @@ func (d *dockerUser) Assert() error {
 	}
 	d.log.Info("accepted our links in DOCKER-USER")
 	return nil
+}
+
+// missing reports whether a rule is not where it must be.
+func (d *dockerUser) missing() (bool, error) {
+	c, err := d.conn.Open()
+	if err != nil {
+		return false, err
+	}
+	for _, family := range families {
+		chain, rules, err := dockerUserRules(c, family)
+		if err != nil {
+			return false, err
+		}
+		if chain != nil && !(hasAccept(rules, expr.MetaKeyIIFNAME) && hasAccept(rules, expr.MetaKeyOIFNAME)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // legacy reports whether the older iptables has a filter table here.
@@ -84,14 +107,16 @@ func RemoveDockerUser() error {
 	if err != nil {
 		return err
 	}
-	_, rules, err := dockerUserRules(c)
-	if err != nil {
-		return err
-	}
-	for _, r := range rules {
-		if isAccept(r, expr.MetaKeyIIFNAME) || isAccept(r, expr.MetaKeyOIFNAME) {
-			if err := c.DelRule(r); err != nil {
-				return fmt.Errorf("remove rule from %s: %w", dockerUserChain, err)
+	for _, family := range families {
+		_, rules, err := dockerUserRules(c, family)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if isAccept(r, expr.MetaKeyIIFNAME) || isAccept(r, expr.MetaKeyOIFNAME) {
+				if err := c.DelRule(r); err != nil {
+					return fmt.Errorf("remove rule from %s: %w", dockerUserChain, err)
+				}
 			}
 		}
 	}
@@ -117,8 +142,8 @@ func RemoveTable() error {
 }
 
 // dockerUserRules finds the chain; it is nil when there is none.
-func dockerUserRules(c *nftables.Conn) (*nftables.Chain, []*nftables.Rule, error) {
-	table := &nftables.Table{Name: dockerUserTable, Family: nftables.TableFamilyIPv4}
+func dockerUserRules(c *nftables.Conn, family nftables.TableFamily) (*nftables.Chain, []*nftables.Rule, error) {
+	table := &nftables.Table{Name: dockerUserTable, Family: family}
 	chains, err := c.ListChainsOfTableFamily(table.Family)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find chain %s: %w", dockerUserChain, err)

@@ -20,8 +20,10 @@ func forgetFlows(ports []Port) error {
 		}
 		filters = append(filters, f)
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filters...); err != nil {
-		return fmt.Errorf("forget flows: %w", err)
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filters...); err != nil {
+			return fmt.Errorf("forget flows: %w", err)
+		}
 	}
 	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -18,7 +18,7 @@ type Table struct {
 	log *slog.Logger
 
 	mu        sync.Mutex
-	fleet     []netip.Prefix      // guarded by mu
+	fleet     Fleet               // guarded by mu
 	networks  map[string]Network  // by id; guarded by mu
 	endpoints map[string]Endpoint // by link; guarded by mu
 	loaded    bool                // the kernel has the table; guarded by mu
@@ -62,16 +62,38 @@ func (t *Table) Load() error {
 	return t.commit(op{reload: true})
 }
 
-// SetFleet says what the fleet's address space is.
-func (t *Table) SetFleet(ps []netip.Prefix) error {
-	merged := merge(ps)
+// SetFleet says what is beside what is on this host.
+func (t *Table) SetFleet(f Fleet) error {
+	f.Prefixes, f.Open = merge(f.Prefixes), merge(f.Open)
 	t.mu.Lock()
-	if slices.Equal(merged, t.fleet) {
+	old := t.fleet
+	if reflect.DeepEqual(f, old) {
 		t.mu.Unlock()
 		return nil
 	}
-	t.fleet = merged
-	return t.commit(op{Change: nft.Change{Replace: []nft.Set{t.set(setFleet)}}})
+	t.fleet = f
+	if !reflect.DeepEqual(f.Openings, old.Openings) || !reflect.DeepEqual(f.Machines, old.Machines) {
+		// Rare, and it changes rules: as a whole.
+		return t.commit(op{reload: true})
+	}
+	was := fill(fleetSets, fleetElements(old))
+	changed := slices.DeleteFunc(fill(fleetSets, fleetElements(f)), func(s nft.Set) bool {
+		return slices.ContainsFunc(was, func(x nft.Set) bool { return reflect.DeepEqual(x, s) })
+	})
+	return t.commit(op{Change: nft.Change{Replace: changed}})
+}
+
+// fill declares the named sets with those of the elements that are theirs.
+func fill(names []string, es []nft.Element) []nft.Set {
+	sets := slices.DeleteFunc(emptySets(), func(s nft.Set) bool { return !slices.Contains(names, s.Name) })
+	for i := range sets {
+		for _, e := range es {
+			if e.Set == sets[i].Name {
+				sets[i].Elements = append(sets[i].Elements, e)
+			}
+		}
+	}
+	return sets
 }
 
 // PutNetwork adds a network, or changes it.
@@ -88,8 +110,7 @@ func (t *Table) PutNetwork(n Network) error {
 		return t.commit(op{reload: true})
 	}
 	return t.commit(op{Change: nft.Change{
-		AddChains: networkChains(n),
-		Replace:   []nft.Set{t.set(setEgress), t.set(setGateways)},
+		AddChains: networkChains(n, t.fleet), Replace: t.networkSets(), Add: bridgeElements(n),
 	}})
 }
 
@@ -102,7 +123,7 @@ func (t *Table) RemoveNetwork(id string) error {
 		return nil
 	}
 	delete(t.networks, id)
-	o := op{Change: nft.Change{RemoveChains: networkChains(n), Replace: []nft.Set{t.set(setEgress), t.set(setGateways)}}}
+	o := op{Change: nft.Change{RemoveChains: networkChains(n, t.fleet), Replace: t.networkSets(), Remove: bridgeElements(n)}}
 	for link, e := range t.endpoints {
 		if e.Network == id {
 			delete(t.endpoints, link)
@@ -164,14 +185,9 @@ func (t *Table) state() State {
 	}
 }
 
-// set renders one set that follows from networks and pools; callers hold mu.
-func (t *Table) set(name string) nft.Set {
-	for _, s := range Render(State{Fleet: t.fleet, Networks: slices.Collect(maps.Values(t.networks))}).Sets {
-		if s.Name == name {
-			return s
-		}
-	}
-	panic("policy: no set " + name)
+// networkSets are the sets that follow from the networks; callers hold mu.
+func (t *Table) networkSets() []nft.Set {
+	return fill(networkSets, networkElements(slices.Collect(maps.Values(t.networks))))
 }
 
 // commit hands a change over to the kernel, together with others that wait

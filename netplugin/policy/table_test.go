@@ -119,7 +119,7 @@ func TestChangesLeadToTheSameTable(t *testing.T) {
 	for _, n := range example().Networks {
 		assert.NilError(t, table.RemoveNetwork(n.ID))
 	}
-	assert.NilError(t, table.SetFleet(nil))
+	assert.NilError(t, table.SetFleet(Fleet{}))
 	assert.Equal(t, listed(t), empty)
 }
 
@@ -145,6 +145,27 @@ func TestChangeAfterLoss(t *testing.T) {
 		}()
 		<-done
 	}
+}
+
+// What something else did to the table is told, and mended when asked.
+func TestCheck(t *testing.T) {
+	inNamespace(t)
+	table := newTable(t)
+	fillIn(t, table, example())
+	assert.NilError(t, table.Load())
+	nftCommand(t, "add", "table", "ip", "filter")
+	nftCommand(t, "add", "chain", "ip", "filter", "DOCKER-USER")
+	nftCommand(t, "flush", "set", "inet", TableName, setPins)
+	for _, fix := range []bool{false, true} {
+		found, err := table.Check(fix)
+		assert.NilError(t, err)
+		assert.Equal(t, len(found), 2)
+		assert.Equal(t, found[0].Fixed && found[1].Fixed, fix)
+		assert.Equal(t, found[1].Subject, "chain DOCKER-USER")
+	}
+	found, err := table.Check(false)
+	assert.NilError(t, err)
+	assert.Equal(t, len(found), 0)
 }
 
 // A host full of endpoints must fit one transaction.

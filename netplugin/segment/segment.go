@@ -7,7 +7,7 @@
 // may pass: that is package policy. How packets get from host to host is the
 // matter of a carrier.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package segment
 
 import (
@@ -32,6 +32,9 @@ type Network struct {
 	// network on the wire.
 	Kind string `json:"kind,omitempty"`
 	VNI  int    `json:"vni,omitempty"`
+	// Broadcast has a bridged network bring broadcasts and multicasts to all
+	// its endpoints.
+	Broadcast bool `json:"broadcast,omitempty"`
 	// Carrier is "direct", "vxlan", "wireguard" or "auto".
 	Carrier string `json:"carrier,omitempty"`
 }
@@ -104,6 +107,13 @@ type Segment interface {
 	// Run keeps the kernel in step with what is attached and with the other
 	// hosts until ctx ends. changed signals a change of the topology.
 	Run(ctx context.Context, changed <-chan struct{}) error
+}
+
+// Machines is a kind of segment that can put the host itself on networks.
+type Machines interface {
+	// SetMachine gives the host addresses of its own on a network that is
+	// present, in place of those it had; none takes them away.
+	SetMachine(network string, addrs []netip.Addr) error
 }
 
 // LinkPrefix begins the name of the host's end of every endpoint's link, and

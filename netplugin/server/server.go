@@ -5,7 +5,7 @@
 //
 // It never touches the kernel, etcd or the engine.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package server
 
 import (

@@ -6,7 +6,7 @@
 //
 // It decides nothing and never writes to etcd.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package topology
 
 import (

@@ -1,9 +1,10 @@
 // Package underlay tells the fleet how this host is reached by others: its
-// address, and the MTU of the interface that has it.
+// address, what the interface with that address is like, the key for encrypted
+// packets, and which routes the host has of its own.
 //
 // It writes one record in etcd, and nothing else anywhere.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/carriers.md.
 package underlay
 
 import (
@@ -17,19 +18,17 @@ import (
 	"clocker.io/clocker/pkg/store"
 )
 
-// Interface is the interface with the host's underlay address.
-type Interface interface {
-	// Underlay is its MTU in bytes.
-	Underlay() (mtu int, err error)
-}
-
 // Announcer keeps the host's record true.
 type Announcer struct {
-	Host, Address string
-	Store         *store.Store
-	Interface     Interface
-	Log           *slog.Logger
-	// Every is how often the record is compared with the host.
+	Host  string
+	Store *store.Store
+	// Look reads what is to be announced. Host and Epoch are not its matter.
+	Look func() (record.Underlay, error)
+	// Changed signals that something may have changed.
+	Changed <-chan struct{}
+	Log     *slog.Logger
+	// Every is how often the record is compared with the host without such a
+	// signal.
 	Every time.Duration
 }
 
@@ -47,6 +46,7 @@ func (a Announcer) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-a.Changed:
 		case <-time.After(wait):
 		}
 	}
@@ -54,7 +54,7 @@ func (a Announcer) Run(ctx context.Context) error {
 
 // announce writes the record if it is not true.
 func (a Announcer) announce(ctx context.Context) error {
-	mtu, err := a.Interface.Underlay()
+	u, err := a.Look()
 	if err != nil {
 		return err
 	}
@@ -65,8 +65,8 @@ func (a Announcer) announce(ctx context.Context) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	u := it.Value
-	u.Host, u.Address, u.MTU = a.Host, a.Address, mtu
+	// The epoch is that of the host's addresses.
+	u.Host, u.Epoch = a.Host, it.Value.Epoch
 	if it.Revision != 0 && reflect.DeepEqual(u, it.Value) {
 		return nil
 	}

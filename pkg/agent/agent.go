@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/netip"
 	"path"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -72,7 +70,7 @@ func Run(ctx context.Context, o Options) error {
 		id: identity{Fleet: cfg.Fleet, Host: cfg.HostID}, store: store.New(client, cfg.Fleet), engine: eng,
 		stateDir: o.StateDir, host: hostCheck{root: hostRoot()}, log: o.Log.With("host", cfg.Name), now: time.Now,
 		boot: strconv.FormatUint(rand.Uint64(), 36), controllers: cfg.Controllers, tls: mutual,
-		names: &names{address: hostconfig.DNSAddress, port: 53, resolv: "/etc/resolv.conf", intn: rand.IntN},
+		names: &names{addresses: []string{hostconfig.DNSAddress, hostconfig.DNSAddress6}, port: 53, resolv: "/etc/resolv.conf", intn: rand.IntN},
 	}
 	a.run(ctx)
 	return nil
@@ -98,10 +96,10 @@ type agent struct {
 
 // names is how the host answers DNS.
 type names struct {
-	address string
-	port    int
-	resolv  string
-	intn    func(int) int
+	addresses []string
+	port      int
+	resolv    string
+	intn      func(int) int
 }
 
 // parts is what the loop reports to.
@@ -144,6 +142,8 @@ func (a *agent) run(ctx context.Context) {
 	}
 	index := dns.NewIndex(log("dns"))
 	l.local = index.SetLocal
+	known := &nameCache{identity: a.id, dir: a.stateDir, index: index, log: log("dns")}
+	known.restore()
 	keep := newKeeper(l, nets, a.id, a.stateDir, log("state"))
 	l.changed = keep.signal
 
@@ -160,6 +160,7 @@ func (a *agent) run(ctx context.Context) {
 	start(fol.run)
 	start(keep.run)
 	start(index.Run)
+	start(known.run)
 	start(func(ctx context.Context) { l.followAssignments(ctx, a.store, cache) })
 	start(func(ctx context.Context) {
 		_ = a.store.Follow(ctx, a.store.Keys.Networks(), log("networks"), func(c store.Change) {
@@ -171,11 +172,14 @@ func (a *agent) run(ctx context.Context) {
 	start(func(ctx context.Context) {
 		_ = a.store.Follow(ctx, a.store.Keys.Names(), log("dns"), index.ApplyNames)
 	})
+	start(func(ctx context.Context) {
+		_ = a.store.Follow(ctx, a.store.Keys.Services(), log("dns"), index.ApplyServices)
+	})
 	if a.names != nil {
 		start(func(ctx context.Context) { a.answer(ctx, index, log("dns")) })
 	}
 	if len(a.controllers) > 0 {
-		h := &handler{engine: a.engine, container: l.container, log: log("tunnel")}
+		h := &handler{engine: a.engine, container: l.container, log: log("tunnel"), net: newNetRelay(a.engine, nets, a.stateDir, log("networks"))}
 		t := &tunnel.Agent{Controllers: a.controllers, TLS: a.tls, Handler: h.routes(), Log: log("tunnel")}
 		start(t.Run)
 	}
@@ -232,39 +236,32 @@ func (a *agent) ensureAddress() {
 	if a.names == nil {
 		return
 	}
-	if err := dns.EnsureAddress(a.names.address); err != nil {
-		a.log.Warn("names cannot be answered", "error", err)
+	for _, addr := range a.names.addresses {
+		if err := dns.EnsureAddress(addr); err != nil {
+			a.log.Warn("names cannot be answered", "address", addr, "error", err)
+		}
 	}
 }
 
 // answer serves the fleet's names on this host.
 func (a *agent) answer(ctx context.Context, index *dns.Index, log *slog.Logger) {
 	a.ensureAddress()
-	fwd := &dns.Forwarder{File: a.names.resolv, Skip: []string{a.names.address}, Timeout: 2 * time.Second, Log: log, Now: a.now}
-	s := &dns.Server{
-		Address: a.names.address, Port: a.names.port, Log: log,
-		Handler: &dns.Handler{Index: index, Forward: fwd.Serve, Intn: a.names.intn},
+	select {
+	case <-ctx.Done():
+		return
+	case <-index.Ready(): // what is not known yet would be denied
 	}
-	s.Run(ctx)
+	fwd := &dns.Forwarder{File: a.names.resolv, Skip: a.names.addresses, Timeout: 2 * time.Second, Log: log, Now: a.now}
+	h := &dns.Handler{Index: index, Forward: fwd.Serve, Intn: a.names.intn}
+	var wg sync.WaitGroup
+	for _, addr := range a.names.addresses {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			(&dns.Server{Address: addr, Port: a.names.port, Log: log, Handler: h}).Run(ctx)
+		}()
+	}
+	wg.Wait()
 }
 
 func isGone(err error) bool { return errors.Is(err, engine.ErrNotFound) }
-
-// addresses turns a report into what the index needs to know who asks.
-func addresses(os []record.Observed) map[netip.Addr][]string {
-	m := map[netip.Addr][]string{}
-	for _, o := range os {
-		var ids []string
-		var addrs []netip.Addr
-		for id, text := range o.Addresses {
-			if addr, err := netip.ParseAddr(text); err == nil {
-				ids, addrs = append(ids, id), append(addrs, addr)
-			}
-		}
-		slices.Sort(ids) // the order in which networks are looked at for a name
-		for _, a := range addrs {
-			m[a] = ids
-		}
-	}
-	return m
-}

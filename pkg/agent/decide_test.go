@@ -228,7 +228,7 @@ func checkSettled(t *rapid.T, v view) {
 func TestObserve(t *testing.T) {
 	ids := map[string]string{"shop_default": "n1"}
 	withNet := func(c *engine.Container) {
-		c.Addresses = map[string]string{"shop_default": "10.1.0.5", "bridge": "172.17.0.2"}
+		c.Joined = map[string]engine.Joined{"shop_default": {Address: "10.1.0.5"}, "bridge": {Address: "172.17.0.2"}}
 	}
 	join := func(a *assigned) { a.Container.Networks = []record.NetworkJoin{{ID: "n1"}} }
 	ptr := func(c engine.Container) *engine.Container { return &c }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/hostconfig"
@@ -181,8 +182,9 @@ func (x *execution) create(ctx context.Context) result {
 
 func (x *execution) request(networks []string) engine.ContainerRequest {
 	a := x.assigned
+	dns, search := resolver(x.nets.joined(a.Container.Networks))
 	r := engine.ContainerRequest{
-		Spec: a.Container, Networks: networks, DNS: []netip.Addr{netip.MustParseAddr(hostconfig.DNSAddress)},
+		Spec: a.Container, Networks: networks, DNS: dns, DNSSearch: search,
 		Labels: map[string]string{
 			engine.LabelFleet: x.Fleet, engine.LabelApp: a.App, engine.LabelService: a.Service,
 			engine.LabelSlot: fmt.Sprint(a.Slot), engine.LabelTask: a.Task, engine.LabelHash: a.Hash,
@@ -193,6 +195,25 @@ func (x *execution) request(networks []string) engine.ContainerRequest {
 	// from the agent.
 	delete(r.Spec.Labels, engine.LabelSystem)
 	return r
+}
+
+// resolver says which addresses containers on the given networks ask, in
+// families that they have, and which domains they try. Servers of the networks'
+// own are asked by us.
+func resolver(nets []record.Network) (servers []netip.Addr, search []string) {
+	v4, v6 := len(nets) == 0, false
+	for _, n := range nets {
+		v4, v6 = v4 || n.Subnet != "", v6 || n.Subnet6 != ""
+		for _, d := range n.DNSSearch {
+			if !slices.Contains(search, d) {
+				search = append(search, d)
+			}
+		}
+	}
+	if v4 || !v6 {
+		return []netip.Addr{netip.MustParseAddr(hostconfig.DNSAddress)}, search
+	}
+	return []netip.Addr{netip.MustParseAddr(hostconfig.DNSAddress6)}, search
 }
 
 // act does something to the container that takes one call, and looks at what

@@ -20,8 +20,11 @@ import (
 	"clocker.io/clocker/pkg/version"
 )
 
-// protoClocker marks the routes that the network plugin makes.
-const protoClocker = 142
+// protoClocker and protoBridged mark the routes that the network plugin makes.
+const (
+	protoClocker = 142
+	protoBridged = 143
+)
 
 // factsEvery is how often sockets are looked at: the kernel tells nobody of
 // new ones.
@@ -131,7 +134,7 @@ func hostRoutes() ([]string, error) {
 	}
 	var out []string
 	for _, r := range all {
-		if r.Dst == nil || r.Protocol == protoClocker {
+		if r.Dst == nil || r.Protocol == protoClocker || r.Protocol == protoBridged {
 			continue
 		}
 		if ones, bits := r.Dst.Mask.Size(); ones == 0 || ones == bits {

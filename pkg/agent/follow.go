@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -122,6 +123,9 @@ func (f *follower) follow(ctx context.Context) (began bool, err error) {
 			switch e.Type {
 			case "network":
 				f.nets.engineEvent(e)
+				if e.Action == "connect" || e.Action == "disconnect" {
+					f.loop.joinEvent(e)
+				}
 			case "container":
 				f.loop.engineEvent(e)
 				if e.Action == "destroy" {
@@ -150,6 +154,15 @@ func (f *follower) resync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, n := range ns {
+		users, err := f.engine.NetworkUsers(ctx, n.ID)
+		if err != nil && !isGone(err) {
+			return err
+		}
+		ids = append(ids, users...)
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
 	seen := make([]engine.Container, len(ids))
 	errs := make([]error, len(ids))
 	slots := make(chan struct{}, looks)

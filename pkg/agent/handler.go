@@ -21,6 +21,8 @@ type handler struct {
 	// container gives the container of a task of this host.
 	container func(task string) (engine.Container, bool)
 	log       *slog.Logger
+	// net answers about the host's networks; nil answers nothing about them.
+	net *netRelay
 }
 
 // routes are the paths that the handler answers.
@@ -31,6 +33,9 @@ func (h *handler) routes() http.Handler {
 	m.HandleFunc("POST /tasks/{task}/exec", h.exec)
 	m.HandleFunc("GET /tasks/{task}/exec/{exec}", h.execState)
 	m.HandleFunc("POST /tasks/{task}/exec/{exec}/resize", h.execResize)
+	if h.net != nil {
+		h.net.routes(m)
+	}
 	return m
 }
 

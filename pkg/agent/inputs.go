@@ -74,6 +74,7 @@ func (l *loop) ours(labels map[string]string) bool {
 // itself tells counts at once; the rest is looked up.
 func (l *loop) engineEvent(e engine.Event) {
 	if !l.ours(e.Attributes) {
+		l.guestEvent(e)
 		return
 	}
 	c, known := l.containers[e.ID]
@@ -89,7 +90,7 @@ func (l *loop) engineEvent(e engine.Event) {
 		return
 	case e.Action == "die" && known:
 		// Its names go now; whether the engine starts it again is looked up.
-		c.State, c.Health, c.Addresses = engine.Exited, "", nil
+		c.State, c.Health, c.Joined = engine.Exited, "", nil
 		l.containers[e.ID] = c
 	case strings.HasPrefix(e.Action, "health_status: ") && known:
 		c.Health = strings.TrimPrefix(e.Action, "health_status: ")
@@ -146,7 +147,9 @@ func (l *loop) see(c engine.Container) {
 		if t := c.Labels[engine.LabelTask]; l.tasks[t] == nil {
 			l.tasks[t] = &task{}
 		}
+		return
 	}
+	l.seeGuest(c)
 }
 
 // note writes an event when a container ended by itself.
@@ -164,10 +167,11 @@ func (l *loop) note(old, c engine.Container) {
 // while: what was seen before may still come in.
 func (l *loop) drop(id string) {
 	delete(l.containers, id)
+	l.dropGuest(id)
 	now := l.now()
 	l.lastEvent[id] = now
 	for old, at := range l.lastEvent {
-		if _, there := l.containers[old]; !there && now.Sub(at) > time.Minute {
+		if _, there := l.containers[old]; !there && l.guests[old] == nil && now.Sub(at) > time.Minute {
 			delete(l.lastEvent, old)
 		}
 	}
@@ -175,15 +179,21 @@ func (l *loop) drop(id string) {
 
 // resync replaces what is known about containers by what the engine has.
 func (l *loop) resync(cs []engine.Container) {
-	fresh := map[string]engine.Container{}
+	fresh, there := map[string]engine.Container{}, map[string]bool{}
 	for _, c := range cs {
+		there[c.ID] = true
 		if l.ours(c.Labels) {
 			fresh[c.ID] = c
 		}
 	}
 	l.containers = fresh
-	for _, c := range fresh {
+	for _, c := range cs {
 		l.see(c)
+	}
+	for id := range l.guests {
+		if !there[id] {
+			l.look(id) // it may have joined a network a moment ago
+		}
 	}
 	l.synced = true
 }

@@ -26,6 +26,9 @@ type reporter interface {
 	// forget withdraws the names of a task that is gone, and its report once
 	// its assignment is gone too.
 	forget(task string)
+	// name replaces the names of a container that is of no application; nil
+	// withdraws them.
+	name(container string, name *record.NameRecord)
 	event(e record.Event)
 }
 
@@ -54,6 +57,10 @@ type loop struct {
 	// synced says that containers is what the engine has.
 	synced     bool
 	containers map[string]engine.Container
+	// guests are containers of no application on the fleet's networks;
+	// guestsMoved says that the addresses of some have changed.
+	guests      map[string]*guest
+	guestsMoved bool
 	// lastEvent is when something happened to a container, by the engine's
 	// clock, which is this machine's.
 	lastEvent map[string]time.Time
@@ -90,7 +97,7 @@ func newLoop(ctx context.Context, id identity, e Engine, nets *networks, out rep
 	return &loop{
 		identity: id, log: log, now: now, engine: e, nets: nets, images: newOnce(), out: out,
 		slots: make(chan struct{}, parallel), ctx: ctx, in: make(chan func(), 256),
-		assigned: map[string]assigned{}, containers: map[string]engine.Container{},
+		assigned: map[string]assigned{}, containers: map[string]engine.Container{}, guests: map[string]*guest{},
 		lastEvent: map[string]time.Time{}, looking: map[string]bool{}, tasks: map[string]*task{},
 		patience: cachePatience, changed: func() {}, local: func(map[netip.Addr][]string) {},
 	}
@@ -316,12 +323,10 @@ func (l *loop) publish() {
 		// container is gone: others wait for that.
 		l.tell(t, nil)
 	}
-	if moved {
-		var os []record.Observed
-		for _, t := range l.tasks {
-			os = append(os, t.Observed)
-		}
-		l.local(addresses(os))
+	l.publishGuests(ids)
+	if moved || l.guestsMoved {
+		l.guestsMoved = false
+		l.tellLocal(ids)
 	}
 	l.shared.mu.Lock()
 	l.shared.containers = snapshot

@@ -159,7 +159,7 @@ func (m *memEngine) Container(_ context.Context, id string) (engine.Container, e
 		return engine.Container{}, refused(engine.ErrNotFound, "no container %s", id)
 	}
 	out := *c
-	out.Addresses = maps.Clone(c.Addresses)
+	out.Joined = maps.Clone(c.Joined)
 	return out, nil
 }
 
@@ -218,20 +218,53 @@ func (m *memEngine) begin(c *engine.Container) error {
 	}
 	c.State, c.ExitCode, c.Error, c.StartedAt = engine.Running, 0, "", time.Now()
 	c.Health = m.health[c.Labels["image"]]
-	c.Addresses = map[string]string{}
+	c.Joined = map[string]engine.Joined{}
 	for i, n := range m.joined[c.ID] {
 		m.next++
-		c.Addresses[n] = fmt.Sprintf("10.208.%d.%d", i, m.next%250+2)
+		c.Joined[n] = engine.Joined{Address: fmt.Sprintf("10.208.%d.%d", i, m.next%250+2)}
+		m.joinEvent("connect", c.ID, n)
 	}
 	m.containerEvent("start", c)
 	return nil
+}
+
+// joinEvent tells that a container has joined or left a network; callers hold
+// mu.
+func (m *memEngine) joinEvent(action, container, network string) {
+	for id, n := range m.networks {
+		if n.Name == network {
+			m.emit("network", action, id, map[string]string{"container": container, "name": network, "type": n.Driver})
+		}
+	}
+}
+
+// connect joins a running container to a network by hand.
+func (m *memEngine) connect(id, network string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.containers[id]
+	m.joined[id] = append(slices.Clone(m.joined[id]), network)
+	c.Joined = maps.Clone(c.Joined)
+	c.Joined[network] = engine.Joined{Address: "10.208.9.9", Aliases: []string{"extra"}}
+	m.joinEvent("connect", id, network)
+}
+
+// disconnect takes it away again.
+func (m *memEngine) disconnect(id, network string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.containers[id]
+	m.joined[id] = slices.DeleteFunc(slices.Clone(m.joined[id]), func(n string) bool { return n == network })
+	c.Joined = maps.Clone(c.Joined)
+	delete(c.Joined, network)
+	m.joinEvent("disconnect", id, network)
 }
 
 func (m *memEngine) end(c *engine.Container, code int) {
 	if c.State != engine.Running {
 		return
 	}
-	c.State, c.ExitCode, c.Health, c.Addresses = engine.Exited, code, "", nil
+	c.State, c.ExitCode, c.Health, c.Joined = engine.Exited, code, "", nil
 	m.containerEvent("die", c)
 }
 

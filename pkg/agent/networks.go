@@ -210,6 +210,29 @@ func (n *networks) ids() map[string]string {
 	return out
 }
 
+// follows says whether containers on one of the engine's networks have names:
+// it is known as the fleet's, or is of its driver and about to be.
+func (n *networks) follows(id, driver string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, known := n.docker[id]
+	d := engine.Network{Driver: driver}
+	return known || d.Ours()
+}
+
+// named says whether one of the engine's networks that are followed has a
+// name.
+func (n *networks) named(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range n.docker {
+		if d.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
 // here gives the engine's network for a fleet's id.
 func (n *networks) here(id string) (engine.Network, bool) {
 	n.mu.Lock()
@@ -242,6 +265,19 @@ func (n *networks) ensure(ctx context.Context, joins []record.NetworkJoin) ([]st
 		names[i] = d.Name
 	}
 	return names, nil
+}
+
+// joined are the fleet's networks of the given joins, as far as they are known.
+func (n *networks) joined(joins []record.NetworkJoin) []record.Network {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []record.Network
+	for _, j := range joins {
+		if r, ok := n.records[j.ID]; ok {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // recheck looks at the engine's networks anew, when one turned out to be

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -31,13 +32,8 @@ func observe(s situation) record.Observed {
 	}
 	if c != nil {
 		o.Container, o.Health, o.StartedAt = c.ID, c.Health, c.StartedAt
-		if len(c.Addresses) > 0 && c.Up() {
-			o.Addresses = map[string]string{}
-			for name, addr := range c.Addresses {
-				if id := s.NetworkIDs[name]; id != "" {
-					o.Addresses[id] = addr
-				}
-			}
+		if c.Up() {
+			o.Addresses = addresses(c, s.NetworkIDs)
 		}
 		if c.State == engine.Running {
 			o.Ports = published(a.Container.Ports)
@@ -48,6 +44,23 @@ func observe(s situation) record.Observed {
 		o.State, o.Error, o.Fatal = record.StateFailed, f.Text, f.Fatal
 	}
 	return o
+}
+
+// addresses are a container's by the fleet's ids of networks, IPv6 in networks
+// that have nothing else; nil for none.
+func addresses(c *engine.Container, ids map[string]string) map[string]string {
+	var out map[string]string
+	for name, j := range c.Joined {
+		id, addr := ids[name], cmp.Or(j.Address, j.Address6)
+		if id == "" || addr == "" {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[id] = addr
+	}
+	return out
 }
 
 func state(s situation) (state string, exit int, err string) {
@@ -125,10 +138,20 @@ func reachable(s situation, o record.Observed) *record.NameRecord {
 		App: s.Assigned.App, Service: s.Assigned.Service, Replica: c.Name,
 		Networks: map[string]record.NamedAddress{},
 	}
+	assigned := map[string][]string{}
 	for _, j := range s.Assigned.Container.Networks {
-		if addr := o.Addresses[j.ID]; addr != "" {
-			r.Networks[j.ID] = record.NamedAddress{Address: addr, Aliases: j.Aliases}
+		assigned[j.ID] = j.Aliases
+	}
+	for name, j := range c.Joined {
+		id := s.NetworkIDs[name]
+		if id == "" || j.Address == "" && j.Address6 == "" {
+			continue
 		}
+		aliases, ours := assigned[id]
+		if !ours {
+			aliases = j.Aliases // joined by hand: docker network connect
+		}
+		r.Networks[id] = record.NamedAddress{Address: j.Address, Address6: j.Address6, Aliases: aliases}
 	}
 	if len(r.Networks) == 0 {
 		return nil

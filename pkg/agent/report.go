@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,6 +52,7 @@ type reports struct {
 
 // cell is one key in etcd as it is and as it should be.
 type cell struct {
+	// task is empty for the names of a container that is of no application.
 	task string
 	// name says that the key holds names and not a report.
 	name bool
@@ -106,6 +108,28 @@ func (r *reports) forget(task string) {
 	r.signal()
 }
 
+// name implements reporter.
+func (r *reports) name(container string, name *record.NameRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := r.store.Keys.Name(r.Host, guestKey+shortID(container))
+	c := r.cells[key]
+	if c == nil {
+		c = &cell{name: true}
+		r.cells[key] = c
+	}
+	if name == nil {
+		r.set(c, nil)
+	} else {
+		r.set(c, name)
+	}
+	r.signal()
+}
+
+// guestKey is how keys of names start that are of no task; tasks' ids have no
+// dot.
+const guestKey = "container."
+
 // cell returns the cell of a key; callers hold mu.
 func (r *reports) cell(task string, name bool) *cell {
 	key := r.store.Keys.Observed(r.Host, task)
@@ -120,6 +144,15 @@ func (r *reports) cell(task string, name bool) *cell {
 	return c
 }
 
+// cellAt returns the cell of what follows the host in a key; callers hold mu.
+func (r *reports) cellAt(rest string, name bool) *cell {
+	c := r.cell(rest, name)
+	if name && strings.HasPrefix(rest, guestKey) {
+		c.task = ""
+	}
+	return c
+}
+
 func (r *reports) set(c *cell, v any) {
 	var b []byte
 	if v != nil {
@@ -128,7 +161,10 @@ func (r *reports) set(c *cell, v any) {
 			panic("agent: report cannot be encoded: " + err.Error()) // only strings and numbers in it
 		}
 	}
-	if string(b) == string(c.want) && !(b == nil && c.revision != 0) {
+	// What an earlier run of the agent has written is on its lease and must be
+	// written again, even when it is the same.
+	earlier := c.changes == 0 && c.task == ""
+	if string(b) == string(c.want) && !(b == nil && c.revision != 0) && !earlier {
 		return
 	}
 	c.want, c.dirty = b, true
@@ -142,7 +178,9 @@ func (r *reports) setLease(id clientv3.LeaseID) {
 	defer r.mu.Unlock()
 	r.lease = id
 	for _, c := range r.cells {
-		if c.name && c.want != nil && c.lease != id {
+		// The names of a guest that this run has not seen are not renewed: it
+		// may be gone.
+		if c.name && c.want != nil && c.lease != id && (c.task != "" || c.changes > 0) {
 			c.dirty = true
 		}
 	}
@@ -227,7 +265,7 @@ func (r *reports) read(ctx context.Context) error {
 			prefix = r.store.Keys.HostNames(r.Host)
 		}
 		for _, kv := range part.GetResponseRange().Kvs {
-			c := r.cell(string(kv.Key)[len(prefix):], i == 1)
+			c := r.cellAt(string(kv.Key)[len(prefix):], i == 1)
 			c.revision, c.lease = kv.ModRevision, clientv3.LeaseID(kv.Lease)
 			switch {
 			case c.changes == 0:
@@ -303,6 +341,7 @@ func (r *reports) write(ctx context.Context) (more bool, err error) {
 		}
 		// A guard did not hold: the answer says which.
 		exists, key := t.Responses[0].GetResponseRange(), t.Responses[1].GetResponseRange()
+		guest := c.task == ""
 		now := int64(0)
 		if len(key.Kvs) > 0 {
 			now = key.Kvs[0].ModRevision
@@ -310,7 +349,7 @@ func (r *reports) write(ctx context.Context) (more bool, err error) {
 		stale := now != c.revision
 		c.revision = now
 		switch {
-		case stale:
+		case stale || guest:
 			more = true // once more, with the right revision
 		case exists.Count > 0 && s.deleted:
 			c.dirty = false // assigned again: the loop will report
@@ -336,6 +375,8 @@ func (r *reports) op(key string, c *cell) clientv3.Op {
 	guards := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", c.revision)}
 	var then clientv3.Op
 	switch {
+	case c.want != nil && c.task == "":
+		then = clientv3.OpPut(key, string(c.want), clientv3.WithLease(r.lease))
 	case c.want != nil:
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(assignment), ">", 0))
 		if c.name {

@@ -32,6 +32,7 @@ type Backend interface {
 	RegisterHost(ctx context.Context, r HostRequest) (HostCredentials, error)
 	RemoveHost(ctx context.Context, name string, force bool, send func(Progress) error) error
 	Events(ctx context.Context, follow bool, since string, send func(record.Event) error) error
+	NetworkBackend
 	// Agent serves a request about a task through its host's agent.
 	Agent(task string, w http.ResponseWriter, r *http.Request)
 	// Leader returns a handler that passes requests on to the leading
@@ -84,6 +85,7 @@ func NewHandler(b Backend, tunnel http.Handler, log *slog.Logger) http.Handler {
 	lead("DELETE /v1/applications/{app}", func(w http.ResponseWriter, r *http.Request) error {
 		return serveStream(w, r, func(send func(Progress) error) error { return b.Remove(r.Context(), r.PathValue("app"), send) })
 	})
+	networkPaths(b, read, lead)
 	lead("POST /v1/hosts", s.registerHost)
 	lead("DELETE /v1/hosts/{host}", func(w http.ResponseWriter, r *http.Request) error {
 		force := r.URL.Query().Get("force") == "1"

@@ -160,8 +160,10 @@ type Host struct {
 	// Status is "ready", "cordoned", "down", "joining" or "removing".
 	Status string            `json:"status"`
 	Facts  *record.HostFacts `json:"facts,omitempty"`
-	Tasks  int               `json:"tasks"`
-	Since  time.Time         `json:"since,omitzero"`
+	// Underlay is how other hosts reach it, as its network plugin says.
+	Underlay *record.Underlay `json:"underlay,omitempty"`
+	Tasks    int              `json:"tasks"`
+	Since    time.Time        `json:"since,omitzero"`
 }
 
 // HostRequest registers a host that is about to be adopted. Sent again with

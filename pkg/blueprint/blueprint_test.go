@@ -105,6 +105,40 @@ func TestName(t *testing.T) {
 	assert.ErrorContains(t, err, "--app NAME")
 }
 
+func TestVirtualNetwork(t *testing.T) {
+	app := parse(t, `
+id: app
+services:
+- type: brooklyn.networking.VirtualNetwork
+  networkId: database-net
+  brooklyn.config: {cidr: 192.168.34.0/24, gateway: 192.168.34.1}
+  dnsServers: [192.0.2.53]
+  dnsSearch: example.com
+  addIptablesRules: false
+- type: docker:redis:3
+  id: redis
+  network.list: [database-net]
+`)
+	n := app.Network("database-net")
+	n.Position = model.Position{}
+	assert.DeepEqual(t, *n, model.Network{Name: "database-net", ExternalName: "database-net", Subnet: "192.168.34.0/24", Gateway: "192.168.34.1",
+		DNSServers: []model.Value{model.Text("192.0.2.53")}, DNSSearch: []string{"example.com"}, Unfiltered: true})
+	joins := app.Entity("redis").Service.Networks
+	assert.Equal(t, joins[0].Network+" "+joins[1].Network, "default database-net")
+
+	_, err := blueprint.Parse("-", []byte(`
+id: app
+services:
+- type: VirtualNetwork
+  cidr: 192.168.34.0
+  color: red
+  addIptablesRules: perhaps
+`), blueprint.Options{})
+	for _, want := range []string{"the network has no networkId", `"perhaps" is neither`, `unknown key "color"`, "networks and no service"} {
+		assert.ErrorContains(t, err, want)
+	}
+}
+
 // TestServiceKeys holds every key that is built, in each of its spellings.
 func TestServiceKeys(t *testing.T) {
 	app := parse(t, `

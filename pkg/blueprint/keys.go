@@ -13,7 +13,7 @@ type serviceKey struct {
 var structural = []string{"type", "id", "name", "location", "brooklyn.config", "brooklyn.flags"}
 
 // builtKeys are the short names of the configuration keys that are built.
-var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes"}
+var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes", "network.list"}
 
 // The configuration keys that are built, by their full names
 // (spec/clocker.md §1.3).
@@ -24,6 +24,7 @@ const (
 	keyLinks        = "docker.container.links"
 	keyEnv          = "docker.container.environment"
 	keyVolumes      = "docker.container.volumes.export"
+	keyNetworks     = "network.list"
 )
 
 // serviceKeys has every key of spec/clocker.md §1.3, §1.4 and §5.2 by its full
@@ -41,6 +42,7 @@ var serviceKeys = func() map[string]serviceKey {
 	add("", keyLinks, "links")
 	add("", keyEnv, "env")
 	add("", keyVolumes, "volumes")
+	add("", keyNetworks)
 
 	const (
 		name      = "leave it out: containers are called APPLICATION-SERVICE-NUMBER, and the id is a name in DNS"
@@ -85,7 +87,6 @@ var serviceKeys = func() map[string]serviceKey {
 	add(build, "docker.context.url")
 	add(build, "docker.container.autoCheckpointImage")
 	add("write the registry into the type: docker:registry:5000/IMAGE:TAG", "docker.registry.url")
-	add(networks, "network.list")
 	add(networks, "sdn.applicationNetwork.create")
 	add(limits, "provisioning.properties")
 	add(run, "launch.command")

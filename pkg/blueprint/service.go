@@ -39,7 +39,16 @@ func (r *reader) services(e *entry, app *model.Application) {
 	}
 	var drafts []*draft
 	for i, n := range items(e.value) {
-		drafts = append(drafts, r.draft(n, document.Index(e.path, i)))
+		d := r.draft(n, document.Index(e.path, i))
+		if isNetwork(d) {
+			app.Networks = append(app.Networks, r.network(d))
+			continue
+		}
+		drafts = append(drafts, d)
+	}
+	if len(drafts) == 0 && len(app.Networks) > 1 {
+		r.add(e.value, e.path, "add a service of type docker:IMAGE, or make networks alone with docker clocker network create",
+			"the blueprint has networks and no service")
 	}
 	for _, d := range drafts {
 		app.Entities = append(app.Entities, r.identify(d))
@@ -159,6 +168,7 @@ func (r *reader) fill(d *draft, e *model.Entity) {
 	r.links(d, s)
 	r.env(d, s)
 	r.volumes(d, s)
+	r.attach(d, s)
 	if image != "" {
 		e.Kind, e.Service = model.KindService, s
 	}

@@ -13,7 +13,7 @@ import (
 // What to do in the place of a type that is not built yet.
 const (
 	remedyFleet   = "make a fleet with docker clocker init and docker clocker host add"
-	remedyNetwork = "leave it out: each application has a network of its own, and docker network create -d clocker makes one by hand"
+	remedyNetwork = "leave it out: each application has a network of its own; type: brooklyn.networking.VirtualNetwork makes another"
 	remedyMesos   = "put the hosts in a fleet, and use type: docker:IMAGE"
 	remedyImage   = "use type: docker:IMAGE"
 	remedyCluster = "use type: docker:IMAGE; clusters come later"
@@ -50,7 +50,7 @@ var knownTypes = func() map[string]string {
 		"VanillaDockerApplication", "MicroserviceImage", "MicroserviceDockerfile", "BindDnsServer")
 	add(remedyCluster, "DynamicCluster", "DynamicFabric", "DynamicWebAppCluster", "ControlledDynamicWebAppCluster",
 		"BasicApplication", "BasicEntity", "BasicGroup")
-	add(remedyNetwork, "VirtualNetwork", "OpenStackVirtualNetwork", "CalicoNetwork", "CalicoNode", "WeaveNetwork",
+	add(remedyNetwork, "OpenStackVirtualNetwork", "CalicoNetwork", "CalicoNode", "WeaveNetwork",
 		"WeaveRouter", "OverlayNetwork", "OverlayPlugin", "SdnProvider", "SdnAgent", "calico-network", "calico-node",
 		"weave-network", "weave-router", "overlay-network", "overlay-plugin")
 	add(remedyFleet, "DockerInfrastructure", "DockerHost", "DockerContainer", "docker-infrastructure", "docker-host",

@@ -88,6 +88,60 @@ func TestGood(t *testing.T) {
 	golden.Assert(t, string(out)+"\n", "good/compose.golden")
 }
 
+// TestNetworkKeys reads what can be said of networks.
+func TestNetworkKeys(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "compose.yaml")
+	write := func(text string) []compose.File {
+		assert.NilError(t, os.WriteFile(path, []byte(text), 0o600))
+		return []compose.File{file(t, path)}
+	}
+	app, _, err := compose.Load(t.Context(), write(`
+name: app
+services:
+  a:
+    image: z
+    networks:
+      late: {ipv6_address: "fd12::20"}
+      first: {priority: 10, gw_priority: 3, ipv4_address: 10.1.0.20, mac_address: "02:42:00:00:00:01", aliases: [x]}
+networks:
+  first:
+    attachable: true
+    internal: true
+    labels: {a: b}
+    driver_opts: {com.docker.network.driver.mtu: 1400, clocker.segment: bridged, clocker.carrier: vxlan}
+    ipam: {config: [{subnet: 10.1.0.0/16, ip_range: 10.1.8.0/24, gateway: 10.1.0.9, aux_addresses: {r: 10.1.0.5}}]}
+    x-clocker: {dns: [192.0.2.53], dns_search: example.com, addIptablesRules: false}
+  late: {enable_ipv4: false, enable_ipv6: true, ipam: {config: [{subnet: "fd12::/64", gateway: "fd12::1"}]}}
+`), compose.Options{Dir: dir})
+	assert.NilError(t, err)
+	joins := app.Entity("a").Service.Networks
+	joins[0].Position, joins[1].Position = model.Position{}, model.Position{}
+	assert.DeepEqual(t, joins, []model.Attachment{
+		{Network: "first", Aliases: []string{"x"}, Address: "10.1.0.20", MAC: "02:42:00:00:00:01", GatewayPriority: 3},
+		{Network: "late", Address6: "fd12::20"},
+	})
+	first, late := app.Network("first"), app.Network("late")
+	first.Position, late.Position = model.Position{}, model.Position{}
+	assert.DeepEqual(t, *first, model.Network{
+		Name: "first", Internal: true, Attachable: true, Subnet: "10.1.0.0/16", Gateway: "10.1.0.9", Range: "10.1.8.0/24", Reserved: []string{"10.1.0.5"},
+		Segment: "bridged", Carrier: "vxlan", MTU: 1400, Labels: map[string]string{"a": "b"},
+		DNSServers: []model.Value{model.Text("192.0.2.53")}, DNSSearch: []string{"example.com"}, Unfiltered: true,
+	})
+	assert.DeepEqual(t, *late, model.Network{Name: "late", NoIPv4: true, IPv6: true, Subnet6: "fd12::/64", Gateway6: "fd12::1"})
+
+	_, _, err = compose.Load(t.Context(), write(`
+name: app
+services: {a: {image: z, networks: [n, m]}}
+networks:
+  n: {x-clocker: {dsn: 1, mtu: many, addIptablesRules: perhaps}}
+  m: {driver: macvlan, driver_opts: {parent: eth1, clocker.wibble: x}}
+`), compose.Options{Dir: dir})
+	for _, want := range []string{"compose.yaml:5:19: networks.n.x-clocker.dsn", `"many" is no MTU`, `"perhaps" is neither`, `unknown driver option "clocker.wibble"`} {
+		assert.Assert(t, strings.Contains(problems(t, err), want), "%s\n%s", want, problems(t, err))
+	}
+}
+
 func TestExamples(t *testing.T) {
 	dir := absolute(t, "../../examples/compose")
 	app, warnings, err := compose.Load(t.Context(), []compose.File{file(t, filepath.Join(dir, "thirty.yaml"))}, compose.Options{Dir: dir})
@@ -282,4 +336,21 @@ func FuzzLoad(f *testing.F) {
 		assert.NilError(t, json.Unmarshal(stored, &again))
 		assert.DeepEqual(t, again, app)
 	})
+}
+
+// A port is published on every host only where the file says so, and a
+// service's name answers with its own address unless it says otherwise.
+func TestEveryHost(t *testing.T) {
+	app, warnings := load(t, `services: {a: {image: x, deploy: {endpoint_mode: dnsrr}, ports: [
+		"80:80", {target: 81, published: "81"}, {target: 82, mode: ingress}, {target: 83, published: "83", mode: host}]}}`, compose.Options{})
+	assert.Equal(t, len(warnings), 0)
+	s := app.Entity("a").Service
+	assert.Equal(t, s.EndpointMode, model.EndpointDNSRR)
+	var modes []string
+	for _, p := range s.Ports {
+		modes = append(modes, p.Mode)
+	}
+	assert.DeepEqual(t, modes, []string{"host", "host", "ingress", "host"})
+	_, _, err := compose.Load(t.Context(), []compose.File{{Name: "f", Content: []byte("services: {a: {image: x, deploy: {endpoint_mode: both}}}")}}, compose.Options{Name: "f"})
+	assert.ErrorContains(t, err, `"both" is no endpoint mode`)
 }

@@ -91,29 +91,3 @@ func (l *load) ordered(names []string, prefix string) []string {
 	})
 	return names
 }
-
-func (l *load) network(p *types.Project, name string) *model.Network {
-	n := p.Networks[name]
-	out := &model.Network{
-		Name:       name,
-		External:   bool(n.External),
-		Internal:   n.Internal,
-		Attachable: n.Attachable,
-		Position:   l.index["networks."+name],
-	}
-	if out.External || n.Name != p.Name+"_"+name {
-		out.ExternalName = n.Name
-	}
-	if len(n.DriverOpts) > 0 {
-		out.Options = maps.Clone(n.DriverOpts)
-	}
-	if len(n.Labels) > 0 {
-		out.Labels = maps.Clone(n.Labels)
-	}
-	for _, c := range n.Ipam.Config {
-		if c != nil {
-			out.Subnet, out.Gateway = c.Subnet, c.Gateway
-		}
-	}
-	return out
-}

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,17 +40,32 @@ func (l *load) service(p *types.Project, name string) *model.Entity {
 	if s.StopGracePeriod != nil {
 		out.StopGracePeriod = time.Duration(*s.StopGracePeriod)
 	}
+	if s.Deploy != nil {
+		out.EndpointMode = s.Deploy.EndpointMode
+	}
 	l.ports(s, path, out)
 	l.mounts(s, path, out)
 	l.dependencies(p, s, path, out)
 	for _, n := range l.ordered(slices.Collect(maps.Keys(s.Networks)), path+".networks.") {
-		a := model.Attachment{Network: n}
+		a := model.Attachment{Network: n, Position: l.at(path + ".networks." + n)}
 		if c := s.Networks[n]; c != nil {
 			a.Aliases = slices.Clone(c.Aliases)
+			a.Address, a.Address6, a.MAC, a.GatewayPriority = c.Ipv4Address, c.Ipv6Address, c.MacAddress, c.GatewayPriority
 		}
 		out.Networks = append(out.Networks, a)
 	}
+	// As compose does: the higher the priority, the earlier it is joined.
+	slices.SortStableFunc(out.Networks, func(a, b model.Attachment) int {
+		return cmp.Compare(priority(s, b.Network), priority(s, a.Network))
+	})
 	return &model.Entity{ID: name, Kind: model.KindService, Service: out, Position: l.at(path)}
+}
+
+func priority(s types.ServiceConfig, network string) int {
+	if c := s.Networks[network]; c != nil {
+		return c.Priority
+	}
+	return 0
 }
 
 func (l *load) refuse(path, remedy, format string, args ...any) {
@@ -119,10 +135,13 @@ func (l *load) ports(s types.ServiceConfig, path string, out *model.Service) {
 		if port.Protocol == "" {
 			port.Protocol = "tcp"
 		}
-		if port.Mode == "" || port.Mode == "ingress" {
-			// compose-go gives this mode to every port that names none. What
-			// names it was refused; the others mean what docker compose does.
-			port.Mode = "host"
+		switch port.Mode {
+		case namedIngress:
+			port.Mode = model.PortIngress
+		case "", "ingress":
+			// compose-go gives this mode to every port that names none. Those
+			// mean what docker compose does.
+			port.Mode = model.PortHost
 		}
 		if p.Target == 0 || p.Target > 65535 {
 			l.refuse(at, "1 to 65535", "%d is no port of a container", p.Target)

@@ -14,7 +14,7 @@ var done = set(
 	"services.*.environment", "services.*.env_file",
 	"services.*.labels", "services.*.profiles", "services.*.extends",
 	"services.*.restart", "services.*.scale", "services.*.stop_grace_period",
-	"services.*.deploy", "services.*.deploy.replicas",
+	"services.*.deploy", "services.*.deploy.replicas", "services.*.deploy.endpoint_mode",
 
 	"services.*.depends_on", "services.*.depends_on.*",
 	"services.*.depends_on.*.condition", "services.*.depends_on.*.required",
@@ -24,6 +24,8 @@ var done = set(
 	"services.*.healthcheck.start_period", "services.*.healthcheck.test", "services.*.healthcheck.timeout",
 
 	"services.*.networks", "services.*.networks.*", "services.*.networks.*.aliases",
+	"services.*.networks.*.gw_priority", "services.*.networks.*.ipv4_address", "services.*.networks.*.ipv6_address",
+	"services.*.networks.*.mac_address", "services.*.networks.*.priority",
 
 	"services.*.ports", "services.*.ports.[].host_ip", "services.*.ports.[].mode",
 	"services.*.ports.[].protocol", "services.*.ports.[].published", "services.*.ports.[].target",
@@ -35,6 +37,7 @@ var done = set(
 	"networks.*.attachable", "networks.*.driver", "networks.*.driver_opts", "networks.*.external",
 	"networks.*.internal", "networks.*.labels", "networks.*.name",
 	"networks.*.ipam", "networks.*.ipam.config", "networks.*.ipam.config.[].gateway", "networks.*.ipam.config.[].subnet",
+	"networks.*.ipam.config.[].aux_addresses", "networks.*.ipam.config.[].ip_range", "networks.*.enable_ipv4", "networks.*.enable_ipv6",
 )
 
 // opaque are the done keys whose content is the user's own: any key may stand
@@ -43,6 +46,7 @@ var opaque = set(
 	"include", "services.*.command", "services.*.entrypoint", "services.*.environment", "services.*.env_file",
 	"services.*.labels", "services.*.profiles", "services.*.extends", "services.*.healthcheck.test",
 	"services.*.networks.*.aliases", "networks.*.labels", "networks.*.driver_opts", "networks.*.external",
+	"networks.*.ipam.config.[].aux_addresses",
 )
 
 func set(keys ...string) map[string]bool {
@@ -82,7 +86,9 @@ var refused = func() map[string]string {
 		"services.*.pull_policy":           "leave it out: an image is pulled where it is missing",
 		"services.*.develop":               "leave it out: it is for docker compose watch",
 		"services.*.attach":                "leave it out: it is for docker compose up",
-		"services.*.dns":                   "leave it out: containers ask the fleet's DNS",
+		"services.*.dns":                   "write x-clocker: {dns: [...]} under the network: containers ask the fleet's DNS, and that asks those servers",
+		"services.*.dns_search":            "write x-clocker: {dns_search: [...]} under the network",
+		"services.*.mac_address":           "write mac_address under the service's network",
 		"services.*.extra_hosts":           "leave it out: the names of services resolve in DNS",
 		"services.*.stdin_open":            "leave it out: use docker clocker exec",
 		"services.*.tty":                   "leave it out: use docker clocker exec",
@@ -100,8 +106,6 @@ var refused = func() map[string]string {
 
 		"services.*.depends_on.*.restart": "leave it out: restart both with docker clocker restart",
 
-		"services.*.networks.*.ipv4_address":           "leave it out: the fleet gives addresses, and names resolve in DNS",
-		"services.*.networks.*.priority":               "leave it out: networks are joined in the order of the file",
 		"services.*.networks.*.use_service_name_alias": "leave it out: the service's name always resolves",
 		"services.*.ports.[].name":                     "leave it out",
 		"services.*.ports.[].app_protocol":             "leave it out",
@@ -109,22 +113,18 @@ var refused = func() map[string]string {
 		"services.*.volumes.[].volume":                 "bind a path of the host: type: bind",
 		"services.*.volumes.[].image":                  "bind a path of the host: type: bind",
 
-		"networks.*.enable_ipv4":                  "leave it out: networks are IPv4",
-		"networks.*.enable_ipv6":                  "leave it out: networks are IPv4, IPv6 comes later",
-		"networks.*.ipam.driver":                  "leave it out: the fleet gives addresses",
-		"networks.*.ipam.options":                 "leave it out: the fleet gives addresses",
-		"networks.*.ipam.config.[].ip_range":      "leave it out: every address of the subnet is given",
-		"networks.*.ipam.config.[].aux_addresses": "leave it out: the fleet gives addresses",
+		"networks.*.ipam.driver":  "leave it out: the fleet gives addresses",
+		"networks.*.ipam.options": "leave it out: the fleet gives addresses",
 	}
 	const other = "leave it out: it comes later"
 	for prefix, keys := range map[string]string{
 		"services.*.": "annotations blkio_config cap_add cap_drop cgroup cgroup_parent cpu_count cpu_percent cpu_period " +
 			"cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset credential_spec device_cgroup_rules devices " +
-			"dns_opt dns_search gpus group_add init ipc isolation mac_address mem_limit mem_reservation mem_swappiness " +
+			"dns_opt gpus group_add init ipc isolation mem_limit mem_reservation mem_swappiness " +
 			"memswap_limit models oom_kill_disable oom_score_adj pid pids_limit platform provider pull_refresh_after " +
 			"read_only runtime security_opt shm_size storage_opt sysctls ulimits umask userns_mode uts",
-		"services.*.deploy.":          "endpoint_mode rollback_config update_config",
-		"services.*.networks.*.":      "driver_opts gw_priority interface_name ipv6_address link_local_ips mac_address",
+		"services.*.deploy.":          "rollback_config update_config",
+		"services.*.networks.*.":      "driver_opts interface_name link_local_ips",
 		"services.*.volumes.[].":      "consistency",
 		"services.*.volumes.[].bind.": "propagation recursive selinux",
 	} {

@@ -3,6 +3,7 @@ package compose
 import (
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/format"
@@ -38,34 +39,17 @@ func (w *walker) valueOK(v *yaml.Node, pattern, at string) bool {
 			return false
 		}
 	case "networks.*.driver":
-		if isText && text != "" && text != "clocker" && text != "default" {
-			w.problem(v, at, "leave it out, or write driver: clocker", "network driver %q is not supported yet", text)
+		if isText && slices.Contains(hostOnly, text) {
+			w.problem(v, at, "leave it out, or write driver: clocker", "network driver %q cannot carry a network of the fleet", text)
 			return false
 		}
-	case "networks.*.driver_opts":
-		return w.driverOpts(v, at)
 	case "networks.*.ipam.config":
-		if n := document.Resolve(v); n != nil && n.Kind == yaml.SequenceNode && len(n.Content) > 1 {
-			w.problem(n.Content[1], at, "keep one subnet", "a network has one subnet, found %d", len(n.Content))
+		if n := document.Resolve(v); n != nil && n.Kind == yaml.SequenceNode && len(n.Content) > 2 {
+			w.problem(n.Content[2], at, "keep one subnet of each family", "a network has one subnet of IPv4 and one of IPv6, found %d", len(n.Content))
 			return false
 		}
 	}
 	return true
-}
-
-func (w *walker) driverOpts(v *yaml.Node, at string) bool {
-	n := document.Resolve(v)
-	if n == nil || n.Kind != yaml.MappingNode {
-		return true
-	}
-	ok := true
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if k := n.Content[i]; !strings.HasPrefix(k.Value, "clocker.") && k.Value != "<<" {
-			w.problem(k, document.Join(at, k.Value), "options of the fleet's driver start with clocker.", "unknown driver option %q", k.Value)
-			ok = false
-		}
-	}
-	return ok
 }
 
 // itemOK looks at one item of a list. False takes it out of what the loader
@@ -80,6 +64,26 @@ func (w *walker) itemOK(n *yaml.Node, pattern, at string) bool {
 	return true
 }
 
+// namedIngress is the mode that a port is given which names "ingress" itself:
+// the loader gives "ingress" to all that name none.
+const namedIngress = "ingress on every host"
+
+// ingressOK looks at the mode of a port in its long form.
+func (w *walker) ingressOK(n *yaml.Node, at string) bool {
+	mode, ok := w.text(n)
+	switch {
+	case !ok || mode != "ingress":
+	case !w.prune: // what is changed here does not reach the loader
+		w.problem(n, at+".mode", "write the ports in the file that includes or extends this one",
+			"a port on every host (mode: ingress) cannot be named in a file that another one includes or extends")
+		return false
+	default:
+		n.Value = namedIngress
+		w.source.changed = true
+	}
+	return true
+}
+
 func (w *walker) portOK(n *yaml.Node, at string) bool {
 	if n.Kind == yaml.MappingNode {
 		ip, ok := w.text(document.Get(n, "host_ip"))
@@ -87,12 +91,8 @@ func (w *walker) portOK(n *yaml.Node, at string) bool {
 			w.problem(document.Get(n, "host_ip"), at+".host_ip", "such as 127.0.0.1", "%q is no address", ip)
 			return false
 		}
-		if mode, ok := w.text(document.Get(n, "mode")); ok && mode == "ingress" {
-			w.problem(document.Get(n, "mode"), at+".mode", "leave it out, or write mode: host: the port is published on each host that runs a replica",
-				"a port on every host (mode: ingress) is not supported yet")
-			return false
-		}
-		return true // the rest is checked once it is loaded
+		// The rest is checked once it is loaded.
+		return w.ingressOK(document.Get(n, "mode"), at)
 	}
 	s, ok := w.text(n)
 	if !ok {

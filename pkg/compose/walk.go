@@ -161,7 +161,7 @@ func (w *walker) key(k, v, parent *yaml.Node, pattern, path string) bool {
 	switch {
 	case strings.HasPrefix(k.Value, "x-") && !done[named]:
 		if k.Value == "x-clocker" {
-			w.extension(v, at)
+			w.extension(v, pattern, at)
 		}
 		return true
 	case document.Resolve(v) != nil && document.Resolve(v).Tag == "!reset":
@@ -225,7 +225,7 @@ func (w *walker) merge(v *yaml.Node, pattern, path string) {
 }
 
 // extension refuses what x-clocker says: no key of it has a meaning yet.
-func (w *walker) extension(v *yaml.Node, path string) {
+func (w *walker) extension(v *yaml.Node, pattern, path string) {
 	v = document.Resolve(v)
 	switch {
 	case document.Null(v):
@@ -234,7 +234,11 @@ func (w *walker) extension(v *yaml.Node, path string) {
 	default:
 		for i := 0; i+1 < len(v.Content); i += 2 {
 			k := v.Content[i]
-			w.problem(k, document.Join(path, k.Value), "leave it out: x-clocker has no keys yet", "unknown key %q", k.Value)
+			if pattern == "networks.*" {
+				w.networkKey(k, v.Content[i+1], document.Join(path, k.Value))
+				continue
+			}
+			w.problem(k, document.Join(path, k.Value), "leave it out: x-clocker has keys under networks only", "unknown key %q", k.Value)
 		}
 	}
 }

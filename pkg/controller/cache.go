@@ -32,7 +32,8 @@ type cache struct {
 	observed    map[string]record.Observed               // by task
 	networks    map[string]record.Network
 	pools       map[string]record.Pool
-	uses        map[string]map[string]bool // network id → host ids
+	published   map[string]record.Published // by "tcp_80"
+	uses        map[string]map[string]bool  // network id → host ids
 	underlays   map[string]record.Underlay
 	events      map[string]record.Event
 }
@@ -72,6 +73,7 @@ func (c *cache) clear() {
 	c.observed = map[string]record.Observed{}
 	c.networks = map[string]record.Network{}
 	c.pools = map[string]record.Pool{}
+	c.published = map[string]record.Published{}
 	c.uses = map[string]map[string]bool{}
 	c.underlays = map[string]record.Underlay{}
 	c.events = map[string]record.Event{}
@@ -114,6 +116,8 @@ func (c *cache) put(key string, r store.Raw) {
 		set(c.networks, p[2], r)
 	case p[0] == "net" && p[1] == "pools" && len(p) == 3:
 		set(c.pools, p[2], r)
+	case p[0] == "net" && p[1] == "published" && len(p) == 3:
+		set(c.published, p[2], r)
 	case p[0] == "net" && p[1] == "hosts" && len(p) == 3:
 		set(c.underlays, p[2], r)
 	case p[0] == "net" && p[1] == "uses" && len(p) == 4:
@@ -221,6 +225,8 @@ func (c *cache) remove(key string) {
 		delete(c.networks, p[2])
 	case p[0] == "net" && p[1] == "pools" && len(p) == 3:
 		delete(c.pools, p[2])
+	case p[0] == "net" && p[1] == "published" && len(p) == 3:
+		delete(c.published, p[2])
 	case p[0] == "net" && p[1] == "hosts" && len(p) == 3:
 		delete(c.underlays, p[2])
 	case p[0] == "net" && p[1] == "uses" && len(p) == 4:

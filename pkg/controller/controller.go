@@ -24,6 +24,7 @@ import (
 
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/dnsupdate"
 	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/fleet/controllerconfig"
 	"clocker.io/clocker/pkg/record"
@@ -45,7 +46,10 @@ type Options struct {
 	// embedded.
 	Etcd                      []string
 	EtcdCA, EtcdCert, EtcdKey string
-	Log                       *slog.Logger
+	// DNSUpdate says in which DNS server's zone names are kept, in the form
+	// that [dnsupdate.ParseConfig] reads; empty means in none.
+	DNSUpdate string
+	Log       *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -60,8 +64,12 @@ type Controller struct {
 	store      *store.Store
 	cache      *cache
 	hub        *tunnel.Hub
-	log        *slog.Logger
-	now        func() time.Time
+	// calls reaches hosts; it is the hub.
+	calls hostCalls
+	log   *slog.Logger
+	now   func() time.Time
+	// zones is nil where no server's zones are kept.
+	zones *dnsupdate.Updater
 
 	// placing makes decisions that reserve something exclusive: it is held
 	// from the look at the hosts until the cache has seen what was written.
@@ -106,6 +114,14 @@ func open(ctx context.Context, o Options) (*Controller, func(), error) {
 	if len(o.Etcd) > 0 {
 		cfg.Etcd = o.Etcd
 	}
+	var zones *dnsupdate.Updater
+	if o.DNSUpdate != "" {
+		zone, err := dnsupdate.ParseConfig(o.DNSUpdate)
+		if err != nil {
+			return nil, nil, err
+		}
+		zones = &dnsupdate.Updater{Config: zone, Fleet: cfg.Fleet, Log: o.Log.With("component", "dns-update"), Now: o.Now}
+	}
 	authority, err := ca.Load(o.ConfigDir, o.DataDir, o.Now)
 	if err != nil {
 		return nil, nil, err
@@ -125,8 +141,9 @@ func open(ctx context.Context, o Options) (*Controller, func(), error) {
 		hub:       tunnel.NewHub(o.Log),
 		log:       o.Log,
 		now:       o.Now,
+		zones:     zones,
 	}
-	c.cache = newCache(c.fleet)
+	c.cache, c.calls = newCache(c.fleet), c.hub
 	if err := c.bootstrap(ctx); err != nil {
 		stop()
 		return nil, nil, err
@@ -149,7 +166,7 @@ func (c *Controller) bootstrap(ctx context.Context) error {
 	case it.Value.Version > record.SchemaVersion:
 		return fmt.Errorf("fleet %s is kept in layout %d by a newer docker-clocker; this one knows %d: upgrade it", c.fleet, it.Value.Version, record.SchemaVersion)
 	}
-	return registry.EnsurePool(ctx, c.store, record.Pool{Name: "default", CIDR: "10.208.0.0/12", SubnetBits: 20})
+	return registry.EnsureDefaults(ctx, c.store)
 }
 
 type schema struct {

@@ -22,6 +22,9 @@ func (c *Controller) Deploy(ctx context.Context, user string, r api.DeployReques
 	if ps := c.check(app); len(ps) > 0 {
 		return invalid(fmt.Sprintf("application %s cannot be deployed:", app.Name), ps...)
 	}
+	if ps := c.ingressProblems(app); len(ps) > 0 {
+		return conflictList(fmt.Sprintf("application %s cannot publish its ports:", app.Name), ps)
+	}
 	d, err := c.draft(app)
 	if err != nil {
 		return err
@@ -317,21 +320,11 @@ func (c *Controller) takeBack(ctx context.Context, app string, n int, cause erro
 
 // createNetwork makes one of an application's networks.
 func (c *Controller) createNetwork(ctx context.Context, app string, n *model.Network, fence fence) (string, error) {
-	r := registry.Request{
-		Name: networkName(app, n), App: app, Internal: n.Internal, Segment: "routed", Carrier: "auto",
-		Egress: "plugin", MTU: c.leastMTU(), Options: n.Options, Labels: n.Labels, Avoid: c.hostRoutes(),
+	r, err := networkRequest(app, n)
+	if err != nil {
+		return "", invalid(err.Error())
 	}
-	var err error
-	if n.Subnet != "" {
-		if r.Subnet, err = netip.ParsePrefix(n.Subnet); err != nil {
-			return "", invalid(fmt.Sprintf("network %s: subnet %q is not in CIDR form", n.Name, n.Subnet))
-		}
-	}
-	if n.Gateway != "" {
-		if r.Gateway, err = netip.ParseAddr(n.Gateway); err != nil {
-			return "", invalid(fmt.Sprintf("network %s: gateway %q is not an address", n.Name, n.Gateway))
-		}
-	}
+	r.Avoid = c.hostRoutes()
 	made, err := registry.Create(ctx, c.store, c.now(), r, fence...)
 	switch {
 	case errors.Is(err, registry.ErrOverlap), errors.Is(err, registry.ErrPoolExhausted):
@@ -340,22 +333,6 @@ func (c *Controller) createNetwork(ctx context.Context, app string, n *model.Net
 		return "", err
 	}
 	return made.ID, nil
-}
-
-// leastMTU is the least of the hosts' underlays, 1500 when none is known.
-func (c *Controller) leastMTU() int {
-	c.cache.mu.RLock()
-	defer c.cache.mu.RUnlock()
-	least := 0
-	for _, u := range c.cache.underlays {
-		if u.MTU > 0 && (least == 0 || u.MTU < least) {
-			least = u.MTU
-		}
-	}
-	if least == 0 {
-		return 1500
-	}
-	return least
 }
 
 // hostRoutes are the destinations that hosts reach by routes of their own.

@@ -20,6 +20,7 @@ import (
 func (c *Controller) drive(ctx context.Context) error {
 	var drivers sync.WaitGroup
 	defer drivers.Wait()
+	drivers.Go(func() { c.keepServices(ctx) })
 	running := map[string]bool{}
 	ended := make(chan string)
 	up := map[string]bool{}

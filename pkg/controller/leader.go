@@ -99,6 +99,11 @@ func (c *Controller) term(ctx context.Context) error {
 		}
 	}()
 	c.emit(leadCtx, "controller", "elected", c.config.Name, "")
+	if c.zones != nil {
+		ended := make(chan struct{})
+		go func() { defer close(ended); c.zones.Run(leadCtx, c.store) }()
+		defer func() { stop(); <-ended }()
+	}
 	return c.drive(leadCtx)
 }
 

@@ -66,6 +66,11 @@ func (c *Controller) placementHosts(app string, missing []plan.Missing) []placem
 			h.Ports[placement.PortKey(p)] = a.Value.App + "/" + a.Value.Service
 		}
 	}
+	for _, p := range c.cache.published {
+		if p.App != app {
+			c.publishedOn(hosts, p)
+		}
+	}
 	for id, f := range c.cache.facts {
 		h := byID[id]
 		if h == nil {

@@ -56,7 +56,7 @@ func (c *Controller) tasks(v view) []api.Task {
 		assigned[a.Task] = true
 		t := api.Task{
 			ID: a.Task, App: a.App, Service: a.Service, Slot: a.Slot, Name: a.Container.Name, Image: a.Container.Image,
-			Host: v.Hosts[a.Host], HostAddress: c.hostAddress(a.Host), Desired: a.Phase, Ports: a.Container.Ports,
+			Host: v.Hosts[a.Host], HostAddress: c.hostAddress(a.Host), Desired: a.Phase, Ports: c.portsOf(a),
 			CreatedAt: a.CreatedAt, State: "waiting", Waiting: waiting[a.Task],
 		}
 		if o, ok := v.Observed[a.Task]; ok {
@@ -227,7 +227,10 @@ func (c *Controller) hostLocked(id string) api.Host {
 	if known {
 		h.Facts = &facts
 	}
-	_, joined := c.cache.underlays[id]
+	underlay, joined := c.cache.underlays[id]
+	if joined {
+		h.Underlay = &underlay
+	}
 	switch {
 	case h.State == record.HostRemoving:
 		h.Status = "removing"

@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -27,9 +26,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 func raw(t testing.TB, key string, v any) store.Raw {
 	t.Helper()
-	b, err := json.Marshal(v)
-	assert.NilError(t, err)
-	return store.Raw{Key: key, Value: b}
+	return rawOf(key, v)
 }
 
 // fleet has two applications: shop on networks a and b, blog on c.
@@ -93,7 +90,7 @@ func ask(h *Handler, src, name string, typ uint16) *dns.Msg {
 }
 
 // forwarded marks answers that came from outside.
-func forwarded(w dns.ResponseWriter, r *dns.Msg) {
+func forwarded(w dns.ResponseWriter, r *dns.Msg, _ []string) {
 	m := new(dns.Msg)
 	m.SetRcode(r, dns.RcodeRefused)
 	_ = w.WriteMsg(m)
@@ -120,7 +117,7 @@ func TestAnswers(t *testing.T) {
 		{inA, "back", dns.TypeA, dns.RcodeNameError, ""},
 		{inA, "nobody", dns.TypeAAAA, dns.RcodeNameError, ""},
 		{inA, "nobody.clocker", dns.TypeA, dns.RcodeNameError, ""},
-		{inA, "clocker", dns.TypeSOA, dns.RcodeNameError, ""},
+		{inA, "clocker", dns.TypeSOA, dns.RcodeSuccess, ""},
 		{inA, "example.com", dns.TypeA, dns.RcodeRefused, ""},
 		{inA, "web.blog", dns.TypeA, dns.RcodeRefused, ""},
 		{inA, ".", dns.TypeNS, dns.RcodeRefused, ""},
@@ -141,7 +138,17 @@ func TestAnswers(t *testing.T) {
 		{inA, "x.8.8.8.in-addr.arpa", dns.TypePTR, dns.RcodeRefused, ""},
 		{inA, "db", dns.TypeSRV, dns.RcodeSuccess, "shop-db-1.:53 shop-db-1.:80"},
 		{inA, "_80._tcp.web", dns.TypeSRV, dns.RcodeSuccess, "shop-web-1.:80 shop-web-2.:80 shop-web-3.:80"},
-		{inA, "_80._udp.web", dns.TypeSRV, dns.RcodeSuccess, ""},
+		{inA, "_80._udp.web", dns.TypeSRV, dns.RcodeNameError, ""},
+		{inA, "_tcp.web", dns.TypeSRV, dns.RcodeSuccess, ""},
+		{inA, "_sctp.web", dns.TypeSRV, dns.RcodeNameError, ""},
+		{inA, "_80._tcp.web", dns.TypeTXT, dns.RcodeSuccess, ""},
+		{inA, "shop", dns.TypeA, dns.RcodeSuccess, ""},
+		{inA, "blog", dns.TypeA, dns.RcodeNameError, ""},
+		{inA, "tasks.web", dns.TypeA, dns.RcodeSuccess, "10.208.0.2 10.208.0.3 10.208.0.4"},
+		{outside, "tasks.web.blog", dns.TypeA, dns.RcodeSuccess, "10.208.32.2"},
+		{inA, "org", dns.TypeNS, dns.RcodeRefused, ""},
+		{inA, "0.208.10.in-addr.arpa", dns.TypePTR, dns.RcodeSuccess, ""},
+		{inA, "10.in-addr.arpa", dns.TypePTR, dns.RcodeRefused, ""},
 		{inA, "_80._tcp.nobody.clocker", dns.TypeSRV, dns.RcodeNameError, ""},
 		{inA, "_ldap._tcp.example.com", dns.TypeSRV, dns.RcodeRefused, ""},
 	} {
@@ -313,7 +320,8 @@ func TestServer(t *testing.T) {
 	}
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	assert.NilError(t, err)
 	defer func() { _ = l.Close() }()
@@ -378,6 +386,6 @@ func BenchmarkRebuild(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		build(names, nil, nil)
+		build(Records{Names: names})
 	}
 }

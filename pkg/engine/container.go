@@ -41,13 +41,25 @@ type Container struct {
 	// StartedAt is zero for one that never ran.
 	StartedAt time.Time
 	TTY       bool
-	// Addresses are by the engine's network name; only of a running one.
-	Addresses map[string]string
+	// Joined are the networks it belongs to, running or not, by the engine's
+	// name for them.
+	Joined map[string]Joined
+	// Hostname is its own name for itself; the engine takes the start of the
+	// id when nobody says.
+	Hostname string
 	// Ports are those that it asked the host for.
 	Ports []model.Port
 	// SeenAt is a moment before the engine was asked: events older than it
 	// are in this record already. Set by the caller.
 	SeenAt time.Time
+}
+
+// Joined is a container's place in a network.
+type Joined struct {
+	// Address and Address6 are empty while it is not running.
+	Address, Address6 string
+	// Aliases are its other names there.
+	Aliases []string
 }
 
 // Up reports whether the container's process runs, or will by the engine's own
@@ -62,6 +74,14 @@ func (c *Container) Up() bool {
 func (e *Engine) Create(ctx context.Context, r ContainerRequest) (string, error) {
 	op := "create container " + r.Spec.Name
 	several := e.atLeast(44)
+	for _, j := range r.Spec.Networks {
+		switch {
+		case j.MAC != "" && !several:
+			return "", &Error{Op: op, Kind: ErrInvalid, err: errors.New("mac_address needs Docker Engine 25 or newer")}
+		case j.GatewayPriority != 0 && !e.atLeast(48):
+			return "", &Error{Op: op, Kind: ErrInvalid, err: errors.New("gw_priority needs Docker Engine 28 or newer")}
+		}
+	}
 	o, err := createOptions(r, several)
 	if err != nil {
 		return "", &Error{Op: op, Kind: ErrInvalid, err: err}
@@ -73,10 +93,11 @@ func (e *Engine) Create(ctx context.Context, r ContainerRequest) (string, error)
 	if several || len(r.Networks) < 2 {
 		return res.ID, nil
 	}
-	for _, n := range r.Networks[1:] {
-		_, err := e.cli.NetworkConnect(ctx, n, client.NetworkConnectOptions{
-			Container: res.ID, EndpointConfig: &network.EndpointSettings{},
-		})
+	for i, n := range r.Networks[1:] {
+		ep, err := endpoint(r.Spec.Networks, i+1)
+		if err == nil {
+			_, err = e.cli.NetworkConnect(ctx, n, client.NetworkConnectOptions{Container: res.ID, EndpointConfig: ep})
+		}
 		if err != nil {
 			err = wrap(fmt.Sprintf("join container %s to network %s", r.Spec.Name, n), err)
 			// Without ctx: it may be what ended the call before.
@@ -158,10 +179,10 @@ func (e *Engine) containerIDs(ctx context.Context, f client.Filters) ([]string, 
 func fromInspect(r container.InspectResponse) Container {
 	c := Container{
 		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"),
-		Labels: map[string]string{}, Addresses: map[string]string{},
+		Labels: map[string]string{}, Joined: map[string]Joined{},
 	}
 	if r.Config != nil {
-		c.TTY = r.Config.Tty
+		c.TTY, c.Hostname = r.Config.Tty, r.Config.Hostname
 		if r.Config.Labels != nil {
 			c.Labels = r.Config.Labels
 		}
@@ -177,9 +198,17 @@ func fromInspect(r container.InspectResponse) Container {
 	}
 	if r.NetworkSettings != nil {
 		for name, ep := range r.NetworkSettings.Networks {
-			if ep != nil && ep.IPAddress.IsValid() {
-				c.Addresses[name] = ep.IPAddress.String()
+			if ep == nil {
+				continue
 			}
+			j := Joined{Aliases: ep.Aliases}
+			if ep.GlobalIPv6Address.IsValid() {
+				j.Address6 = ep.GlobalIPv6Address.String()
+			}
+			if ep.IPAddress.IsValid() {
+				j.Address = ep.IPAddress.String()
+			}
+			c.Joined[name] = j
 		}
 	}
 	if r.HostConfig != nil {

@@ -110,7 +110,7 @@ func TestFromInspect(t *testing.T) {
 			"front": {IPAddress: netip.MustParseAddr("10.208.0.2")}, "back": {}, "odd": nil}},
 	})
 	want := Container{ID: "x", Name: "shop-web-1", Labels: map[string]string{LabelTask: "t1"}, State: Running, Health: "healthy", TTY: true,
-		StartedAt: time.Date(2026, 1, 2, 12, 0, 0, 5e8, time.UTC), Addresses: map[string]string{"front": "10.208.0.2"},
+		StartedAt: time.Date(2026, 1, 2, 12, 0, 0, 5e8, time.UTC), Joined: map[string]Joined{"front": {Address: "10.208.0.2"}, "back": {}},
 		Ports: []model.Port{{HostIP: "10.0.0.1", HostPort: 8080, ContainerPort: 80, Protocol: "tcp", Mode: "host"}}}
 	assert.DeepEqual(t, c, want)
 	assert.Assert(t, c.Up())
@@ -129,8 +129,40 @@ func TestNetworkOptions(t *testing.T) {
 	assert.DeepEqual(t, o.Labels, map[string]string{"mine": "1", LabelFleet: "f", LabelNetwork: "n1"})
 	assert.Equal(t, o.IPAM.Config[0].Subnet.String()+" "+o.IPAM.Config[0].Gateway.String(), "10.208.0.0/20 10.208.0.1")
 	assert.Assert(t, o.Internal)
+	assert.Assert(t, o.EnableIPv4 == nil && o.EnableIPv6 == nil, "engines of any age understand it")
 	_, err = networkOptions(record.Network{ID: "n1"}, nil)
-	assert.ErrorContains(t, err, "subnet of network n1")
+	assert.ErrorContains(t, err, "network n1: it has no subnet")
+
+	o, err = networkOptions(record.Network{ID: "n1", Subnet: "10.208.0.0/20", Subnet6: "fd12::/64", Gateway6: "fd12::1"}, nil)
+	assert.NilError(t, err)
+	assert.Assert(t, *o.EnableIPv6 && len(o.IPAM.Config) == 2)
+	assert.Equal(t, o.IPAM.Config[1].Subnet.String()+" "+o.IPAM.Config[1].Gateway.String(), "fd12::/64 fd12::1")
+	o, err = networkOptions(record.Network{ID: "n1", Subnet6: "fd12::/64"}, nil)
+	assert.NilError(t, err)
+	assert.Assert(t, *o.EnableIPv6 && !*o.EnableIPv4 && len(o.IPAM.Config) == 1)
+	o, err = networkOptions(record.Network{ID: "n1", Subnet: "10.0.0.0/24", Driver: "macvlan", DriverOptions: map[string]string{"parent": "eth1"}}, nil)
+	assert.NilError(t, err)
+	assert.Equal(t, o.Driver+" "+o.IPAM.Driver, "macvlan clocker")
+	assert.DeepEqual(t, o.Options, map[string]string{"parent": "eth1"})
+}
+
+func TestFixedAddresses(t *testing.T) {
+	r := ContainerRequest{
+		Spec: record.ContainerSpec{Name: "x", Image: "y", Networks: []record.NetworkJoin{
+			{ID: "n1", Address: "10.208.0.20", Address6: "fd12::20", MAC: "02:42:00:00:00:01", GatewayPriority: 5}, {ID: "n2"}}},
+		Networks: []string{"front", "back"}, DNSSearch: []string{"example.com"},
+	}
+	o, err := createOptions(r, true)
+	assert.NilError(t, err)
+	ep := o.NetworkingConfig.EndpointsConfig["front"]
+	assert.Equal(t, ep.IPAMConfig.IPv4Address.String()+" "+ep.IPAMConfig.IPv6Address.String(), "10.208.0.20 fd12::20")
+	assert.Equal(t, ep.MacAddress.String(), "02:42:00:00:00:01")
+	assert.Equal(t, ep.GwPriority, 5)
+	assert.Assert(t, o.NetworkingConfig.EndpointsConfig["back"].IPAMConfig == nil)
+	assert.DeepEqual(t, o.HostConfig.DNSSearch, []string{"example.com"})
+	r.Spec.Networks[1].Address = "ten"
+	_, err = createOptions(r, true)
+	assert.ErrorContains(t, err, "join network back")
 }
 
 // fakeAPI answers as an engine of some API version does.

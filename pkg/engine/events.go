@@ -17,7 +17,8 @@ type Event struct {
 	// ID is the container's or network's id.
 	ID string
 	// Attributes are, for a container, its labels, "name", "image" and, when
-	// it died, "exitCode"; for a network, "name" and "type" (its driver).
+	// it died, "exitCode"; for a network, "name", "type" (its driver) and,
+	// when a container joined or left it, "container" (the id).
 	Attributes map[string]string
 	At         time.Time
 }
@@ -27,7 +28,7 @@ type Event struct {
 // engine has begun to send: what it is asked after that misses nothing.
 func (e *Engine) Events(ctx context.Context, ready func(), f func(Event)) error {
 	filters := client.Filters{}.Add("type", "container", "network").
-		Add("event", "create", "start", "die", "destroy", "rename", "pause", "unpause", "health_status")
+		Add("event", "create", "start", "die", "destroy", "rename", "pause", "unpause", "health_status", "connect", "disconnect")
 	// The client's call returns when the engine has answered with the
 	// stream's header.
 	s := e.cli.Events(ctx, client.EventsListOptions{Filters: filters})

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 
@@ -38,13 +40,14 @@ type Network struct {
 }
 
 // Ours reports whether the network is of the fleet's driver, by its plain name
-// or that of the managed plugin.
+// or that of the managed plugin, or was made by an agent for a network of the
+// fleet that has another driver.
 func (n *Network) Ours() bool {
 	name, _, _ := strings.Cut(n.Driver, ":")
-	return name == Driver || name == pluginDriver
+	return name == Driver || name == pluginDriver || n.Labels[LabelNetwork] != ""
 }
 
-// Networks lists the engine's networks of the fleet's driver.
+// Networks lists the engine's networks that are of the fleet, or of its driver.
 func (e *Engine) Networks(ctx context.Context) ([]Network, error) {
 	r, err := e.cli.NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {
@@ -104,37 +107,60 @@ func (e *Engine) CreateNetwork(ctx context.Context, n record.Network, labels map
 }
 
 func networkOptions(n record.Network, labels map[string]string) (client.NetworkCreateOptions, error) {
-	subnet, err := netip.ParsePrefix(n.Subnet)
-	if err != nil {
-		return client.NetworkCreateOptions{}, fmt.Errorf("subnet of network %s: %w", n.ID, err)
-	}
-	c := network.IPAMConfig{Subnet: subnet}
-	if n.Gateway != "" {
-		if c.Gateway, err = netip.ParseAddr(n.Gateway); err != nil {
-			return client.NetworkCreateOptions{}, fmt.Errorf("gateway of network %s: %w", n.ID, err)
-		}
-	}
 	o := client.NetworkCreateOptions{
-		Driver:   Driver,
+		Driver:   cmp.Or(n.Driver, Driver),
 		Internal: n.Internal,
 		IPAM: &network.IPAM{
 			Driver:  Driver,
 			Options: map[string]string{OptionNetwork: n.ID},
-			Config:  []network.IPAMConfig{c},
 		},
 		Options: map[string]string{},
 		Labels:  map[string]string{},
 	}
-	for k, v := range n.Options {
-		o.Options[k] = v
-	}
-	o.Options[OptionNetwork] = n.ID
-	for _, m := range []map[string]string{n.Labels, labels, {LabelNetwork: n.ID}} {
-		for k, v := range m {
-			o.Labels[k] = v
+	yes, no := true, false
+	for _, f := range []struct{ subnet, gateway string }{{n.Subnet, n.Gateway}, {n.Subnet6, n.Gateway6}} {
+		if f.subnet == "" {
+			continue
 		}
+		c, err := ipamConfig(f.subnet, f.gateway)
+		if err != nil {
+			return o, fmt.Errorf("network %s: %w", n.ID, err)
+		}
+		o.IPAM.Config = append(o.IPAM.Config, c)
+	}
+	if len(o.IPAM.Config) == 0 {
+		return o, fmt.Errorf("network %s: it has no subnet", n.ID)
+	}
+	// Engines before 28 know no networks without IPv4, and refuse what has no
+	// subnet of it.
+	if n.Subnet == "" {
+		o.EnableIPv4 = &no
+	}
+	if n.Subnet6 != "" {
+		o.EnableIPv6 = &yes
+	}
+	if n.Driver != "" {
+		maps.Copy(o.Options, n.DriverOptions)
+	} else {
+		maps.Copy(o.Options, n.Options)
+		o.Options[OptionNetwork] = n.ID
+	}
+	for _, m := range []map[string]string{n.Labels, labels, {LabelNetwork: n.ID}} {
+		maps.Copy(o.Labels, m)
 	}
 	return o, nil
+}
+
+func ipamConfig(subnet, gateway string) (c network.IPAMConfig, err error) {
+	if c.Subnet, err = netip.ParsePrefix(subnet); err != nil {
+		return c, fmt.Errorf("subnet: %w", err)
+	}
+	if gateway != "" {
+		if c.Gateway, err = netip.ParseAddr(gateway); err != nil {
+			return c, fmt.Errorf("gateway: %w", err)
+		}
+	}
+	return c, nil
 }
 
 // RemoveNetwork takes a network away. One that is gone is no error; one that

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -39,8 +40,10 @@ type ContainerRequest struct {
 	// Networks are the engine's names of the networks to join, in the order
 	// of Spec.Networks. None means a container that has only a loopback.
 	Networks []string
-	// DNS are the servers that the container's resolver forwards to.
-	DNS []netip.Addr
+	// DNS are the servers that the container's resolver forwards to, DNSSearch
+	// the domains it tries.
+	DNS       []netip.Addr
+	DNSSearch []string
 }
 
 // createOptions turns a request into the engine's terms. Networks after the
@@ -79,14 +82,53 @@ func createOptions(r ContainerRequest, several bool) (client.ContainerCreateOpti
 		// A dot means no search domains: a host's own would turn "redis"
 		// into "redis.example.com" and ask the world for it.
 		host.DNSSearch = []string{"."}
+		if len(r.DNSSearch) > 0 {
+			host.DNSSearch = r.DNSSearch
+		}
 		o.NetworkingConfig = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
 		for i, n := range r.Networks {
 			if i == 0 || several {
-				o.NetworkingConfig.EndpointsConfig[n] = &network.EndpointSettings{}
+				ep, err := endpoint(s.Networks, i)
+				if err != nil {
+					return client.ContainerCreateOptions{}, fmt.Errorf("join network %s: %w", n, err)
+				}
+				o.NetworkingConfig.EndpointsConfig[n] = ep
 			}
 		}
 	}
 	return o, nil
+}
+
+// endpoint is what a container is to have in the i-th of its networks.
+func endpoint(joins []record.NetworkJoin, i int) (*network.EndpointSettings, error) {
+	ep := &network.EndpointSettings{}
+	if i >= len(joins) {
+		return ep, nil
+	}
+	j := joins[i]
+	ep.GwPriority = j.GatewayPriority
+	if j.Address != "" || j.Address6 != "" {
+		ep.IPAMConfig = &network.EndpointIPAMConfig{}
+	}
+	var err error
+	if j.Address != "" {
+		if ep.IPAMConfig.IPv4Address, err = netip.ParseAddr(j.Address); err != nil {
+			return nil, err
+		}
+	}
+	if j.Address6 != "" {
+		if ep.IPAMConfig.IPv6Address, err = netip.ParseAddr(j.Address6); err != nil {
+			return nil, err
+		}
+	}
+	if j.MAC != "" {
+		mac, err := net.ParseMAC(j.MAC)
+		if err != nil {
+			return nil, err
+		}
+		ep.MacAddress = network.HardwareAddr(mac)
+	}
+	return ep, nil
 }
 
 func ports(cfg *container.Config, host *container.HostConfig, ps []model.Port) error {

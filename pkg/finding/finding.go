@@ -3,7 +3,7 @@
 //
 // It finds and mends nothing itself.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package finding
 
 // Finding is one thing that is not as it must be.

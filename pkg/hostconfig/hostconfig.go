@@ -36,6 +36,10 @@ const (
 // link-local on purpose: it means "this host" everywhere and never leaves it.
 const DNSAddress = "169.254.53.53"
 
+// DNSAddress6 is the same for containers without IPv4: of the unique local
+// addresses (RFC 4193), as a link-local one would need a route per link.
+const DNSAddress6 = "fd00:c10c::53"
+
 // Config is the content of host.json.
 type Config struct {
 	Fleet  string `json:"fleet"`
@@ -56,6 +60,9 @@ type Config struct {
 	EtcdCAFile   string `json:"etcdCAFile,omitempty"`
 	EtcdCertFile string `json:"etcdCertFile,omitempty"`
 	EtcdKeyFile  string `json:"etcdKeyFile,omitempty"`
+	// SoftwareChecksums has the host work out checksums of packets between
+	// hosts itself, where a network card or hypervisor spoils those in tunnels.
+	SoftwareChecksums bool `json:"softwareChecksums,omitempty"`
 	// Dir is the directory the file was read from; not stored.
 	Dir string `json:"-"`
 }

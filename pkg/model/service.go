@@ -24,10 +24,20 @@ type Service struct {
 	Restart     Restart           `json:"restart,omitzero"`
 	Healthcheck *Healthcheck      `json:"healthcheck,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
+	// EndpointMode says what the service's name answers with: EndpointVIP or
+	// EndpointDNSRR; empty means the former.
+	EndpointMode string `json:"endpointMode,omitempty"`
 	// StopGracePeriod is how long a replica may take to stop before it is
 	// killed; 0 means the engine's default of 10 s.
 	StopGracePeriod time.Duration `json:"stopGracePeriod,omitempty"`
 }
+
+// What the name of a service answers with: an address of its own, which leads
+// to all replicas, or the replicas' addresses.
+const (
+	EndpointVIP   = "vip"
+	EndpointDNSRR = "dnsrr"
+)
 
 // EnvVar is one environment variable of a container.
 type EnvVar struct {
@@ -44,16 +54,30 @@ type Port struct {
 	ContainerPort uint16 `json:"containerPort"`
 	// Protocol is "tcp" or "udp".
 	Protocol string `json:"protocol"`
-	// Mode is "host" (published where the replica runs) or "ingress"
-	// (published on every host).
+	// Mode is PortHost or PortIngress.
 	Mode     string   `json:"mode"`
 	Position Position `json:"position,omitzero"`
 }
+
+// The modes of a port: published on each host that runs a replica, or on every
+// host of the fleet.
+const (
+	PortHost    = "host"
+	PortIngress = "ingress"
+)
 
 // Attachment joins a service to a network of the application.
 type Attachment struct {
 	Network string   `json:"network"`
 	Aliases []string `json:"aliases,omitempty"`
+	// Address and Address6 are the addresses that a service of one replica
+	// has there for good; MAC is its hardware address.
+	Address  string `json:"address,omitempty"`
+	Address6 string `json:"address6,omitempty"`
+	MAC      string `json:"mac,omitempty"`
+	// GatewayPriority decides which of several networks leads out: the highest.
+	GatewayPriority int      `json:"gatewayPriority,omitempty"`
+	Position        Position `json:"position,omitzero"`
 }
 
 // MountType says what is mounted.
@@ -125,29 +149,3 @@ type Healthcheck struct {
 	Retries       int           `json:"retries,omitempty"`
 	Disable       bool          `json:"disable,omitempty"`
 }
-
-// Network is a network that the application declares or uses.
-type Network struct {
-	// Name is the name inside the file; "default" is the application's own.
-	Name string `json:"name"`
-	// External means that the network exists already under ExternalName and
-	// outlives the application.
-	External bool `json:"external,omitempty"`
-	// ExternalName is the network's name in the fleet and on every engine.
-	// For a network of the application itself it may be empty, which means
-	// <application>_<Name>.
-	ExternalName string `json:"externalName,omitempty"`
-	// Internal networks have no way out of the fleet.
-	Internal   bool              `json:"internal,omitempty"`
-	Attachable bool              `json:"attachable,omitempty"`
-	Subnet     string            `json:"subnet,omitempty"`
-	Gateway    string            `json:"gateway,omitempty"`
-	Options    map[string]string `json:"options,omitempty"`
-	Labels     map[string]string `json:"labels,omitempty"`
-	DNSServers []Value           `json:"dnsServers,omitempty"`
-	Position   Position          `json:"position,omitzero"`
-}
-
-// DefaultNetwork is the name of the network that an application has of its
-// own and that its services join unless they name others.
-const DefaultNetwork = "default"

@@ -36,6 +36,9 @@ func (c *checker) service(e *Entity) {
 	if s.StopGracePeriod < 0 {
 		c.at(e, e.Position, ".stop_grace_period", "such as 30s", "a stop grace period cannot be negative")
 	}
+	if m := s.EndpointMode; m != "" && m != EndpointVIP && m != EndpointDNSRR {
+		c.at(e, e.Position, ".deploy.endpoint_mode", "vip or dnsrr", "%q is no endpoint mode", m)
+	}
 	c.env(e)
 	c.ports(e)
 	c.mounts(e)

@@ -134,8 +134,8 @@ func TestValidateFindsEachFault(t *testing.T) {
 		{"exists already and is what it is", func(a *model.Application, _, _ *model.Service) {
 			a.Networks[0] = &model.Network{Name: "default", External: true, ExternalName: "x", Internal: true}
 		}},
-		{`"10.0.0.0" is no subnet`, func(a *model.Application, _, _ *model.Service) { a.Networks[0].Subnet = "10.0.0.0" }},
-		{"IPv6 subnets are not supported yet", func(a *model.Application, _, _ *model.Service) { a.Networks[0].Subnet = "fd00::/64" }},
+		{`"10.0.0.0" is no IPv4 subnet`, func(a *model.Application, _, _ *model.Service) { a.Networks[0].Subnet = "10.0.0.0" }},
+		{`"fd00::/64" is no IPv4 subnet`, func(a *model.Application, _, _ *model.Service) { a.Networks[0].Subnet = "fd00::/64" }},
 		{"has bits set beyond its prefix (such as 10.0.0.0/24)", func(a *model.Application, _, _ *model.Service) { a.Networks[0].Subnet = "10.0.0.1/24" }},
 		{"has no room for containers", func(a *model.Application, _, _ *model.Service) { a.Networks[0].Subnet = "10.0.0.0/30" }},
 		{"a gateway needs a subnet", func(a *model.Application, _, _ *model.Service) { a.Networks[0].Gateway = "10.0.0.1" }},

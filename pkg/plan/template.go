@@ -49,7 +49,7 @@ func containerSpec(fleet string, r *record.Release, e *model.Entity, slot int) r
 		Image:           s.Image,
 		Command:         s.Command,
 		Entrypoint:      s.Entrypoint,
-		Ports:           s.Ports,
+		Ports:           hostPorts(s.Ports),
 		Mounts:          s.Mounts,
 		Restart:         s.Restart,
 		Health:          s.Healthcheck,
@@ -73,9 +73,24 @@ func containerSpec(fleet string, r *record.Release, e *model.Entity, slot int) r
 		spec.Env = append(spec.Env, v.Name+"="+text)
 	}
 	for _, n := range s.Networks {
-		spec.Networks = append(spec.Networks, record.NetworkJoin{ID: r.Networks[n.Network], Aliases: n.Aliases})
+		spec.Networks = append(spec.Networks, record.NetworkJoin{
+			ID: r.Networks[n.Network], Aliases: n.Aliases,
+			Address: n.Address, Address6: n.Address6, MAC: n.MAC, GatewayPriority: n.GatewayPriority,
+		})
 	}
 	return spec
+}
+
+// hostPorts are the ports that are published where the replica runs. Those on
+// every host are no matter of the container.
+func hostPorts(all []model.Port) []model.Port {
+	var out []model.Port
+	for _, p := range all {
+		if p.Mode != model.PortIngress {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // pinnedHost is the host that the nearest location names.

@@ -176,6 +176,12 @@ type ContainerSpec struct {
 type NetworkJoin struct {
 	ID      string   `json:"id"`
 	Aliases []string `json:"aliases,omitempty"`
+	// Address, Address6 and MAC are fixed; empty means any.
+	Address  string `json:"address,omitempty"`
+	Address6 string `json:"address6,omitempty"`
+	MAC      string `json:"mac,omitempty"`
+	// GatewayPriority decides which network leads out: the highest.
+	GatewayPriority int `json:"gatewayPriority,omitempty"`
 }
 
 // Observed is what a host's agent sees of a task.
@@ -243,6 +249,13 @@ type Network struct {
 	// subnet, in CIDR form; empty means all of it.
 	Range  string `json:"range,omitempty"`
 	Range6 string `json:"range6,omitempty"`
+	// Pool and Pool6 name the pools that the subnets were taken from; empty
+	// where the subnet was asked for.
+	Pool  string `json:"pool,omitempty"`
+	Pool6 string `json:"pool6,omitempty"`
+	// Joined is the id under which its IPv6 half was made by hand, before the
+	// engine said that both are one network: engines' pool ids still name it.
+	Joined string `json:"joined,omitempty"`
 	// Reserved are addresses of the subnets that something outside the fleet
 	// has (docker's --aux-address); no container gets them.
 	Reserved []string `json:"reserved,omitempty"`
@@ -328,8 +341,20 @@ type Pin struct {
 	// Container is the name that the address stays with, if it does.
 	Container string `json:"container,omitempty"`
 	// Owner is the host whose block it is in; empty where no block is.
-	Owner string    `json:"owner,omitempty"`
-	Since time.Time `json:"since"`
+	Owner string `json:"owner,omitempty"`
+	// Epoch names the journal of Host that knows of it.
+	Epoch int64 `json:"epoch,omitempty"`
+	// Released means that Host does not use the address any more and only
+	// keeps it for its container's name: the pin is on a lease then.
+	Released bool      `json:"released,omitempty"`
+	Since    time.Time `json:"since"`
+}
+
+// Live is on a lease that a host's network plugin keeps up: it says that the
+// plugin runs and reaches etcd, and nothing about who owns what.
+type Live struct {
+	Host  string `json:"host"`
+	Epoch int64  `json:"epoch"`
 }
 
 // Ask is one host's question to the owner of a block for an address of it. The
@@ -341,8 +366,10 @@ type Ask struct {
 	Network   string `json:"network"`
 	Address   string `json:"address"`
 	Container string `json:"container,omitempty"`
-	Release   bool   `json:"release,omitempty"`
-	Refused   string `json:"refused,omitempty"`
+	// Epoch names the journal of From, for the pin.
+	Epoch   int64  `json:"epoch,omitempty"`
+	Release bool   `json:"release,omitempty"`
+	Refused string `json:"refused,omitempty"`
 }
 
 // Service is a service's address in a network (VIP): callers' hosts spread its
@@ -400,6 +427,10 @@ type Endpoint struct {
 	Container string `json:"container,omitempty"`
 	// Machine says that it is the host's own (see [Attached]).
 	Machine bool `json:"machine,omitempty"`
+	// Ports are the ports of the host that lead to it, as "tcp/8080", or
+	// "tcp/10.0.0.1/8080" where only one of the host's addresses has it, with
+	// commas between.
+	Ports string `json:"ports,omitempty"`
 }
 
 // Underlay is how other hosts reach a host.
@@ -412,6 +443,9 @@ type Underlay struct {
 	// Links are the prefixes of the interface with Address: two hosts are on
 	// one link when each is in a prefix of the other.
 	Links []string `json:"links,omitempty"`
+	// Addresses are all addresses of the host's own interfaces, of both
+	// families, but for link-local ones and those of the loopback.
+	Addresses []string `json:"addresses,omitempty"`
 	// MAC is the hardware address of that interface.
 	MAC string `json:"mac,omitempty"`
 	MTU int    `json:"mtu"`

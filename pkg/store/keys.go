@@ -126,6 +126,12 @@ func (k Keys) NetworkPins(network string) string { return k.Pins() + network + "
 // Pin holds a [record.Pin].
 func (k Keys) Pin(network, ip string) string { return k.NetworkPins(network) + ip }
 
+// Lives is the prefix of which hosts' network plugins run.
+func (k Keys) Lives() string { return k.prefix + "net/live/" }
+
+// Live holds a [record.Live], on the lease of the host's network plugin.
+func (k Keys) Live(host string) string { return k.Lives() + host }
+
 // Asks is the prefix of what hosts ask owners of blocks for; Ask holds a
 // [record.Ask].
 func (k Keys) Asks() string { return k.prefix + "net/asks/" }

@@ -3,21 +3,33 @@ package routed
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"clocker.io/clocker/netplugin/segment"
+)
+
+// leaving is the group of links that are about to go. The kernel removes all
+// links of a group at once: while one goes it lets nobody make another, for
+// 16 ms each, or for as long together.
+const leaving = Group<<8 + 1
+
+const (
+	// gatherLinks is how long links are gathered before they are removed.
+	gatherLinks = 20 * time.Millisecond
+	// leastWait and mostWait are between tries to remove what would not go.
+	leastWait, mostWait = 50 * time.Millisecond, 5 * time.Second
 )
 
 // Detach forgets the endpoint and removes its link aside. Its route goes with
 // the link, unless another endpoint has taken the address over.
 func (s *Segment) Detach(e segment.Endpoint) {
 	s.mu.Lock()
-	delete(s.endpoints, e.ID)
+	s.forget(e.ID)
 	s.mu.Unlock()
 	s.removeLink(segment.LinkName(e.ID))
 }
@@ -25,62 +37,84 @@ func (s *Segment) Detach(e segment.Endpoint) {
 // removeLink removes a link in the background, trying again until it is gone.
 func (s *Segment) removeLink(name string) {
 	s.mu.Lock()
-	busy := s.detaching[name]
 	s.detaching[name] = true
+	first := len(s.detaching) == 1
 	s.mu.Unlock()
-	if busy {
-		return
+	if first {
+		go s.reap()
 	}
-	go func() {
-		s.slots <- struct{}{}
-		defer func() { <-s.slots }()
-		for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-			err := s.Handle.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}})
-			if err == nil || missing(err) {
-				break
-			}
-			s.Log.Warn("link not removed, trying again", "link", name, "error", err)
-			time.Sleep(wait) //nolint:forbidigo // the kernel does not say when it will let go of a link
-		}
+}
+
+// reap removes links until none is left to be removed.
+func (s *Segment) reap() {
+	for wait := gatherLinks; ; {
+		time.Sleep(wait) //nolint:forbidigo // links are gathered; and the kernel does not say when it will let go of one
 		s.mu.Lock()
-		delete(s.detaching, name)
+		var names []string
+		for name := range s.detaching {
+			names = append(names, name)
+		}
 		s.mu.Unlock()
-	}()
+		left := s.removeLinks(names)
+		s.mu.Lock()
+		for _, name := range names {
+			if left[name] == nil {
+				delete(s.detaching, name)
+			}
+		}
+		done := len(s.detaching) == 0
+		s.mu.Unlock()
+		if done {
+			return
+		}
+		wait = gatherLinks
+		for name, err := range left {
+			s.Log.Warn("link not removed, trying again", "link", name, "error", err)
+			wait = min(max(leastWait, 2*wait), mostWait)
+		}
+	}
+}
+
+// removeLinks removes links, and returns those that would not go.
+func (s *Segment) removeLinks(names []string) map[string]error {
+	left := map[string]error{}
+	together := 0
+	for _, name := range names {
+		err := s.Handle.LinkSetGroup(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}}, leaving)
+		switch {
+		case err == nil:
+			together++
+		case !missing(err):
+			left[name] = err
+		}
+	}
+	if together > 1 && removeGroup(leaving) == nil && len(left) == 0 {
+		return nil
+	}
+	// One by one goes everywhere.
+	for _, name := range names {
+		err := s.Handle.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}})
+		delete(left, name)
+		if err != nil && !missing(err) {
+			left[name] = err
+		}
+	}
+	return left
+}
+
+// removeGroup removes all links of a group, in the namespace that the process
+// is in.
+func removeGroup(group uint32) error {
+	r := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	if _, err := r.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("remove links: %w", err)
+	}
+	return nil
 }
 
 func missing(err error) bool {
 	var notFound netlink.LinkNotFoundError
 	return errors.As(err, &notFound) || errors.Is(err, syscall.ENODEV)
-}
-
-// addGateway makes a gateway's address one of the host's own.
-func (s *Segment) addGateway(a netip.Addr) error {
-	lo, err := s.Handle.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find loopback: %w", err)
-	}
-	if err := s.Handle.AddrAdd(lo, gatewayAddr(a)); err != nil && !errors.Is(err, syscall.EEXIST) {
-		return fmt.Errorf("add gateway address %s: %w", a, err)
-	}
-	return nil
-}
-
-func (s *Segment) removeGateway(a netip.Addr) error {
-	lo, err := s.Handle.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find loopback: %w", err)
-	}
-	if err := s.Handle.AddrDel(lo, gatewayAddr(a)); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return fmt.Errorf("remove gateway address %s: %w", a, err)
-	}
-	return nil
-}
-
-// gatewayAddr has host scope: the kernel does not choose it as the source of
-// anything that goes elsewhere.
-func gatewayAddr(a netip.Addr) *netlink.Addr {
-	return &netlink.Addr{
-		IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)},
-		Label: AddressLabel, Scope: int(netlink.SCOPE_HOST),
-	}
 }

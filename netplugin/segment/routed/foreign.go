@@ -6,7 +6,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"clocker.io/clocker/netplugin/segment"
 )
 
 // ErrRouteTaken means that a network's subnet is somewhere else for this host.
@@ -34,17 +35,23 @@ type foreignRoute struct {
 }
 
 func foreignRoutes(h *netlink.Handle) ([]foreignRoute, error) {
-	all, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
 	var out []foreignRoute
-	for i := range all {
-		if all[i].Dst == nil || all[i].Protocol == Protocol {
-			continue
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		all, err := list(h, family, &netlink.Route{Table: mainTable}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, err
 		}
-		if p, ok := prefix(all[i].Dst); ok && p.Bits() > 0 {
-			out = append(out, foreignRoute{p, all[i].Scope == netlink.SCOPE_LINK})
+		for i := range all {
+			if all[i].Dst == nil || segment.OurRoute(int(all[i].Protocol)) {
+				continue
+			}
+			p, ok := prefix(all[i].Dst)
+			if ok && p.Bits() > 0 && !p.Addr().IsLinkLocalUnicast() && !p.Addr().IsMulticast() && !p.Addr().IsLoopback() {
+				// An IPv6 route has no scope: it leads to a link without a
+				// gateway.
+				link := all[i].Scope == netlink.SCOPE_LINK || family == netlink.FAMILY_V6 && all[i].Gw == nil && len(all[i].MultiPath) == 0
+				out = append(out, foreignRoute{p, link})
+			}
 		}
 	}
 	return out, nil

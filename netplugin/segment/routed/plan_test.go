@@ -110,7 +110,7 @@ func TestPlan(t *testing.T) {
 			if c.change != nil {
 				c.change(w)
 			}
-			assert.DeepEqual(t, plan("h1", c.networks, c.endpoints, w), sorted(c.want), compareRoutes)
+			assert.DeepEqual(t, plan(place{host: "h1", networks: c.networks, endpoints: c.endpoints}, w), sorted(c.want), compareRoutes)
 		})
 	}
 }

@@ -4,10 +4,11 @@
 // the host answers for it on every link.
 //
 // What is here: links named ck* of group 142, routes of protocol 142, the
-// gateways' addresses labelled "lo:ck" on the loopback, and settings of those
-// links. The package touches nothing else, and filters nothing.
+// gateways' addresses on the loopback (labelled "lo:ck" where IPv4), and
+// settings of those links. The package touches nothing else but the switch for
+// forwarding, and filters nothing.
 //
-// Design page: docs/design/network.md.
+// Design page: docs/design/networks.md.
 package routed
 
 import (
@@ -16,11 +17,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"clocker.io/clocker/netplugin/carrier"
 	"clocker.io/clocker/netplugin/segment"
@@ -30,8 +31,8 @@ import (
 // What marks the kernel's objects as ours. Metric keeps our routes from ever
 // replacing somebody else's route to the same destination.
 const (
-	Protocol = 142
-	Group    = 142
+	Protocol = segment.RoutedMark
+	Group    = segment.RoutedMark
 	Metric   = 142
 	// AddressLabel is on the gateways' addresses on the loopback.
 	AddressLabel = "lo:ck"
@@ -68,21 +69,23 @@ type Segment struct {
 	endpoints map[string]segment.Endpoint // by id; guarded by mu
 	attaching map[string]bool             // endpoints whose links are not ready; guarded by mu
 	detaching map[string]bool             // links being removed; guarded by mu
+	// byAddress are the endpoints that have an address: for a moment there
+	// can be two; guarded by mu.
+	byAddress map[netip.Addr][]string
+	machines  map[string][]netip.Addr // the host's own, by network; guarded by mu
 
 	// syncing is held while the kernel is brought to the plan; it is taken
 	// before mu.
 	syncing sync.Mutex
-	applied []Route // what that was last, without local endpoints; guarded by syncing
+	// applied is what that was last, without local endpoints, and peers the
+	// hosts that it leads to; guarded by syncing.
+	applied []Route
+	peers   map[string][]carrier.Peer
 
-	kick  chan struct{}
-	slots chan struct{}
+	kick chan struct{}
 }
 
 var _ segment.Segment = (*Segment)(nil)
-
-// detachers is how many links are removed at once. One removal waits for
-// 16 ms in the kernel, and many together hardly longer.
-const detachers = 32
 
 // New returns a segment with no networks and no endpoints. [Segment.Run] keeps
 // the kernel in step.
@@ -93,15 +96,26 @@ func New(c Config) *Segment {
 		endpoints: map[string]segment.Endpoint{},
 		attaching: map[string]bool{},
 		detaching: map[string]bool{},
+		byAddress: map[netip.Addr][]string{},
+		machines:  map[string][]netip.Addr{},
 		kick:      make(chan struct{}, 1),
-		slots:     make(chan struct{}, detachers),
 	}
 }
 
-// AddNetwork puts the network's gateway on the host and adds its routes. It
+// AddNetwork puts the network's gateways on the host and adds its routes. It
 // returns [ErrRouteTaken] when the host has routes of its own there.
 func (s *Segment) AddNetwork(n segment.Network) error {
-	if err := s.checkRoutes(n.Subnet); err != nil {
+	var errs []error
+	for _, sub := range n.Subnets() {
+		errs = append(errs, s.checkRoutes(sub.Prefix))
+	}
+	if name := carrierName(n); s.Carriers != nil && s.Carriers[name] == nil {
+		errs = append(errs, fmt.Errorf("network %s: this version has no carrier %s", n.ID, name))
+	}
+	if n.Subnet6.IsValid() {
+		errs = append(errs, s.Sysctl.EnsureForwarding6())
+	}
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	// Not while another network that had the same subnet is being removed.
@@ -109,9 +123,11 @@ func (s *Segment) AddNetwork(n segment.Network) error {
 	s.mu.Lock()
 	s.networks[n.ID] = n
 	s.mu.Unlock()
-	err := s.addGateway(n.Gateway)
+	for _, sub := range n.Subnets() {
+		errs = append(errs, s.addGateway(sub.Gateway))
+	}
 	s.syncing.Unlock()
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		s.RemoveNetwork(n.ID)
 		return err
 	}
@@ -122,22 +138,30 @@ func (s *Segment) AddNetwork(n segment.Network) error {
 	return nil
 }
 
-// RemoveNetwork takes the gateway and the routes of the network away. Engines
+// RemoveNetwork takes the gateways and the routes of the network away. Engines
 // give a network's addresses back before they delete it, so its subnet, and
 // with it the gateway, may be another network's already: then that stays.
 func (s *Segment) RemoveNetwork(id string) {
 	s.syncing.Lock() // a sync under way would put the gateway back
 	s.mu.Lock()
 	n, ok := s.networks[id]
+	machine := s.machines[id]
 	delete(s.networks, id)
-	shared := false
+	delete(s.machines, id)
+	shared := map[netip.Addr]bool{}
 	for _, other := range s.networks {
-		shared = shared || other.Gateway == n.Gateway
+		shared[other.Gateway], shared[other.Gateway6] = true, true
 	}
 	s.mu.Unlock()
-	if ok && !shared {
-		if err := s.removeGateway(n.Gateway); err != nil {
-			s.Log.Warn("gateway address left behind", "network", id, "error", err)
+	var own []netip.Addr
+	for _, sub := range n.Subnets() {
+		own = append(own, sub.Gateway)
+	}
+	for _, a := range append(own, machine...) {
+		if ok && !shared[a] {
+			if err := s.removeAddress(a); err != nil {
+				s.Log.Warn("address left behind", "network", id, "error", err)
+			}
 		}
 	}
 	s.syncing.Unlock()
@@ -155,7 +179,8 @@ func (s *Segment) RemoveNetwork(id string) {
 func (s *Segment) Attach(e segment.Endpoint) error {
 	// Known from here on, so that its route is not taken for a stray one.
 	s.mu.Lock()
-	s.endpoints[e.ID], s.attaching[e.ID] = e, true
+	s.know(e)
+	s.attaching[e.ID] = true
 	s.mu.Unlock()
 	l, err := s.link(e)
 	if err == nil {
@@ -168,6 +193,26 @@ func (s *Segment) Attach(e segment.Endpoint) error {
 		s.Detach(e)
 	}
 	return err
+}
+
+// know takes an endpoint in; callers hold mu.
+func (s *Segment) know(e segment.Endpoint) {
+	s.forget(e.ID)
+	s.endpoints[e.ID] = e
+	for _, a := range e.Addresses() {
+		s.byAddress[a] = append(s.byAddress[a], e.ID)
+	}
+}
+
+// forget drops an endpoint; callers hold mu.
+func (s *Segment) forget(id string) {
+	for _, a := range s.endpoints[id].Addresses() {
+		s.byAddress[a] = slices.DeleteFunc(s.byAddress[a], func(x string) bool { return x == id })
+		if len(s.byAddress[a]) == 0 {
+			delete(s.byAddress, a)
+		}
+	}
+	delete(s.endpoints, id)
 }
 
 // link makes the veth pair, down, or finds it.
@@ -195,22 +240,32 @@ func (s *Segment) link(e segment.Endpoint) (netlink.Link, error) {
 
 // settle brings the host's end to what it must be.
 func (s *Segment) settle(e segment.Endpoint, index int) error {
-	name, a := segment.LinkName(e.ID), e.Address.Addr()
-	// A container that takes the subnet to be on its link asks for its
-	// neighbours there, and the host answers for them.
-	if err := s.Sysctl.prepareLink(name, !e.Address.IsSingleIP()); err != nil {
+	name := segment.LinkName(e.ID)
+	if err := s.Sysctl.prepareLink(name, e); err != nil {
 		return err
 	}
 	if err := s.Handle.LinkSetUp(byIndex(index)); err != nil {
 		return fmt.Errorf("set link %s up: %w", name, err)
 	}
-	n := &netlink.Neigh{LinkIndex: index, IP: a.AsSlice(), HardwareAddr: e.MAC, State: netlink.NUD_PERMANENT}
-	if err := s.Handle.NeighSet(n); err != nil {
-		return fmt.Errorf("set neighbour %s: %w", a, err)
+	if e.Address6.IsValid() {
+		// The container asks for its gateway on the link, where the host's
+		// loopback is not.
+		n := &netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V6, IP: e.Network.Gateway6.AsSlice(), Flags: netlink.NTF_PROXY}
+		if err := s.Handle.NeighSet(n); err != nil {
+			return fmt.Errorf("answer for gateway %s: %w", e.Network.Gateway6, err)
+		}
 	}
-	r := linkRoute(netip.PrefixFrom(a, a.BitLen()), index, e.Network.Gateway)
-	if err := s.Handle.RouteReplace(r); err != nil {
-		return fmt.Errorf("set route to %s: %w", a, err)
+	s.mu.Lock()
+	here := place{machines: map[string][]netip.Addr{e.Network.ID: s.machines[e.Network.ID]}}
+	s.mu.Unlock()
+	for _, a := range e.Addresses() {
+		n := &netlink.Neigh{LinkIndex: index, IP: a.AsSlice(), HardwareAddr: e.MAC, State: netlink.NUD_PERMANENT}
+		if err := s.Handle.NeighSet(n); err != nil {
+			return fmt.Errorf("set neighbour %s: %w", a, err)
+		}
+		if err := s.replace(linkRoute(netip.PrefixFrom(a, a.BitLen()), index, here.near(e.Network, a))); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -220,8 +275,15 @@ func (s *Segment) settle(e segment.Endpoint, index int) error {
 // that belong to none of them are removed.
 func (s *Segment) Adopt(networks []segment.Network, endpoints []segment.Endpoint) (gone []segment.Endpoint, err error) {
 	for _, n := range networks {
-		if err := s.addGateway(n.Gateway); err != nil {
-			return nil, err
+		for _, sub := range n.Subnets() {
+			if err := s.addGateway(sub.Gateway); err != nil {
+				return nil, err
+			}
+		}
+		if n.Subnet6.IsValid() {
+			if err := s.Sysctl.EnsureForwarding6(); err != nil {
+				return nil, err
+			}
 		}
 		s.mu.Lock()
 		s.networks[n.ID] = n
@@ -240,7 +302,7 @@ func (s *Segment) Adopt(networks []segment.Network, endpoints []segment.Endpoint
 		}
 		delete(ours, name)
 		s.mu.Lock()
-		s.endpoints[e.ID] = e
+		s.know(e)
 		s.mu.Unlock()
 		if err := s.settle(e, index); err != nil {
 			s.Log.Error("endpoint not restored", "endpoint", e.ID, "error", err)
@@ -296,20 +358,8 @@ func (s *Segment) links() (map[string]int, error) {
 // Ours reports whether a link is the host's end of an endpoint's link.
 func Ours(l netlink.Link) bool {
 	a := l.Attrs()
-	return l.Type() == "veth" && a.Group == Group && len(a.Name) > len(segment.LinkPrefix) &&
+	return l.Type() == "veth" && (a.Group == Group || a.Group == leaving) && len(a.Name) > len(segment.LinkPrefix) &&
 		a.Name[:len(segment.LinkPrefix)] == segment.LinkPrefix
-}
-
-// linkRoute is the route to a local endpoint.
-func linkRoute(dst netip.Prefix, index int, source netip.Addr) *netlink.Route {
-	return &netlink.Route{
-		Dst: ipNet(dst), LinkIndex: index, Src: source.AsSlice(), Scope: netlink.SCOPE_LINK,
-		Protocol: Protocol, Priority: Metric, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN,
-	}
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func byIndex(i int) netlink.Link {

@@ -73,16 +73,25 @@ func (s *Segment) watchOnce(ctx context.Context, signal func()) {
 			if !ok {
 				return
 			}
-			if u.Type == unix.RTM_DELROUTE && u.Protocol == Protocol {
+			if u.Type == unix.RTM_DELROUTE && u.Protocol == Protocol && !s.gone(&u.Route) {
 				signal()
 			}
 		case u, ok := <-addrs:
 			if !ok {
 				return
 			}
-			if !u.NewAddr {
+			if !u.NewAddr && !u.LinkAddress.IP.IsLinkLocalUnicast() {
 				signal()
 			}
 		}
 	}
+}
+
+// gone reports whether a route is one of an endpoint that went with its link.
+func (s *Segment) gone(r *netlink.Route) bool {
+	if r.Dst == nil || r.Gw != nil || r.Via != nil {
+		return false
+	}
+	p, ok := prefix(r.Dst)
+	return ok && p.IsSingleIP() && !s.local(p)
 }

@@ -13,8 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RouteProtocol marks the routes that Clocker makes.
-const RouteProtocol = 142
+// RouteProtocol and BridgedProtocol mark the routes that Clocker makes.
+const (
+	RouteProtocol   = 142
+	BridgedProtocol = 143
+)
 
 // farAway stands for any address beyond the default route; it is never sent
 // to (RFC 5737).
@@ -69,7 +72,7 @@ func network(f *Facts) error {
 	}
 	for _, r := range routes {
 		p, ok := prefix(r.Dst)
-		if !ok || p.Bits() == 0 || r.Protocol == RouteProtocol {
+		if !ok || p.Bits() == 0 || r.Protocol == RouteProtocol || r.Protocol == BridgedProtocol {
 			continue
 		}
 		f.Routes = append(f.Routes, p.Masked().String())

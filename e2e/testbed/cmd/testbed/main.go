@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -77,6 +78,14 @@ func rootCommand() *cobra.Command {
 			}),
 		on("heal", "undo every partition", cobra.NoArgs,
 			func(_ context.Context, t *testbed.Testbed, _ []string) error { return t.Heal() }),
+		at("mtu HOST BYTES", "set the MTU of a host's link; 0 is the usual one", cobra.ExactArgs(2),
+			func(_ context.Context, h *testbed.Host, args []string) error {
+				bytes, err := strconv.Atoi(args[0])
+				if err != nil {
+					return fmt.Errorf("read MTU: %w", err)
+				}
+				return h.SetMTU(bytes)
+			}),
 		on("ps", "list the hosts", cobra.NoArgs, list),
 		on("env", "print shell exports that reach the first host's engine", cobra.NoArgs, env),
 	)
@@ -99,6 +108,7 @@ func upCommand(name *string) *cobra.Command {
 		}}
 	cmd.Flags().IntVar(&o.Hosts, "hosts", 3, "how many hosts")
 	cmd.Flags().StringVar(&o.Engine, "engine", "28", "major version of Docker Engine: 28 or 20")
+	cmd.Flags().IntVar(&o.Links, "links", 1, "how many links the hosts are on: 1, or 2 with a router between")
 	return cmd
 }
 

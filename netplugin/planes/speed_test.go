@@ -1,0 +1,77 @@
+package planes
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"gotest.tools/v3/assert"
+
+	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/netplugin/nettest"
+	"clocker.io/clocker/netplugin/segment"
+	"clocker.io/clocker/pkg/record"
+)
+
+// slowest is what the last of a hundred may take: 20 ms on an idle machine.
+const slowest = 200 * time.Millisecond
+
+// With a thousand endpoints on a bridged network, a further one is known to
+// another host at once.
+func TestEntriesArriveAtOnce(t *testing.T) {
+	w := nettest.NewWorld(t, plugin)
+	h := w.AddHost()
+	n, err := registry.Create(t.Context(), w.Store, time.Now(), registry.Request{Name: "red", App: "app", Segment: "bridged", IPv6: true})
+	assert.NilError(t, err)
+	h.CreateNetwork(&n, nil)
+	assert.NilError(t, put(t, w, w.Store.Keys.Underlay("host9"), record.Underlay{Host: "host9", Address: "10.77.0.99", MTU: 1500}))
+
+	arrived := make(chan netlink.NeighUpdate, 4096)
+	done := make(chan struct{})
+	defer close(done)
+	h.Do(func() { assert.NilError(t, netlink.NeighSubscribe(arrived, done)) })
+	at := netip.MustParsePrefix(n.Subnet).Addr().Next()
+	next := func() netip.Addr {
+		at = at.Next()
+		a := at.As4()
+		assert.NilError(t, put(t, w, w.Store.Keys.Endpoint(n.ID, at.String()), record.Endpoint{
+			Host: "host9", MAC: segment.MAC(at).String(), Endpoint: fmt.Sprintf("%x", a),
+		}))
+		return at
+	}
+	await := func(a netip.Addr) {
+		t.Helper()
+		for end := time.After(10 * time.Second); ; {
+			select {
+			case u := <-arrived:
+				if got, ok := netip.AddrFromSlice(u.IP); ok && got.Unmap() == a && u.State&netlink.NUD_PERMANENT != 0 && u.Family != 7 {
+					return
+				}
+			case <-end:
+				t.Fatalf("%s is not known", a)
+			}
+		}
+	}
+	for range 1000 {
+		next()
+	}
+	await(at)
+	var took []time.Duration
+	for range 200 {
+		start := time.Now()
+		await(next())
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	p50, p99 := took[len(took)/2], took[len(took)*99/100]
+	t.Logf("an endpoint is known to another host after p50 %v, p99 %v", p50, p99)
+	assert.Check(t, p99 < slowest)
+}
+
+func put(t *testing.T, w *nettest.World, key string, value any) error {
+	_, err := w.Store.Txn().Put(key, value).Commit(t.Context())
+	return err
+}

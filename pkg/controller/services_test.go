@@ -1,0 +1,210 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"pgregory.net/rapid"
+
+	"clocker.io/clocker/ipam"
+	"clocker.io/clocker/ipam/registry"
+	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/record"
+	"clocker.io/clocker/pkg/store"
+	"clocker.io/clocker/pkg/store/storetest"
+)
+
+// Services come and go in networks of all sizes that hosts have blocks of:
+// each has one address, of its own, in a block that is the controller's, keeps
+// it, and blocks without services are given back.
+func TestPlanAddresses(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bits := rapid.SampledFrom([]int{29, 28, 26, 24}).Draw(t, "bits")
+		subnet := netip.PrefixFrom(netip.MustParseAddr("10.208.0.0"), bits)
+		n := record.Network{
+			ID: "n", Subnet: subnet.String(), Gateway: subnet.Addr().Next().String(), BlockBits: ipam.BlockBits(subnet),
+			Subnet6: "fd00:7::/64", Gateway6: "fd00:7::1", BlockBits6: 122,
+		}
+		layouts, err := registry.Layouts(n)
+		assert.NilError(t, err)
+		h := holdings{network: "n", layouts: layouts, services: map[string]record.Service{}, blocks: map[netip.Prefix]bool{}}
+		for _, i := range rapid.SliceOfDistinct(rapid.IntRange(0, layouts[0].Count()-1), rapid.ID).Draw(t, "hosts' blocks") {
+			h.blocks[layouts[0].Block(i)] = false
+		}
+		for range 4 {
+			var want []serviceIn
+			for _, i := range rapid.SliceOfDistinct(rapid.IntRange(0, 40), rapid.ID).Draw(t, "services") {
+				want = append(want, serviceIn{"n", "app", fmt.Sprint("s", i)})
+			}
+			p := planAddresses(h, want)
+			before := map[string]record.Service{}
+			for _, s := range h.services {
+				before[s.Service] = s
+			}
+			for _, key := range p.remove {
+				delete(h.services, key)
+			}
+			for _, b := range p.free {
+				assert.Assert(t, h.blocks[b])
+				delete(h.blocks, b)
+			}
+			for _, b := range p.claim {
+				_, there := h.blocks[b]
+				assert.Assert(t, !there, "block %s is somebody's", b)
+				h.blocks[b] = true
+			}
+			for key, s := range p.add {
+				h.services[key] = s
+			}
+			h.check(t, want, before, p)
+		}
+	})
+}
+
+func (h holdings) check(t *rapid.T, want []serviceIn, before map[string]record.Service, p addressPlan) {
+	seen, blocks := map[netip.Addr]bool{}, map[netip.Prefix]bool{}
+	for key, s := range h.services {
+		assert.Assert(t, key == s.Address || key == s.Address6)
+		assert.Assert(t, slices.Contains(want, serviceIn{"n", s.App, s.Service}))
+		if old, had := before[s.Service]; had {
+			assert.Equal(t, old, s)
+		}
+		for i, text := range []string{s.Address, s.Address6} {
+			if text == "" {
+				continue
+			}
+			a := netip.MustParseAddr(text)
+			assert.Assert(t, !seen[a], "%s twice", a)
+			_, reserved := h.layouts[i].Reserved(a)
+			assert.Assert(t, !reserved)
+			seen[a] = true
+			in := false
+			for b, ours := range h.blocks {
+				if ours && b.Contains(a) {
+					in, blocks[b] = true, true
+				}
+			}
+			assert.Assert(t, in, "%s is in no block of services", a)
+		}
+	}
+	assert.Equal(t, len(h.services)+len(p.without), len(want))
+	for b, ours := range h.blocks {
+		assert.Assert(t, !ours || blocks[b], "block %s is kept for nothing", b)
+	}
+}
+
+// In a small network containers come first.
+func TestServicesLeaveRoomForReplicas(t *testing.T) {
+	app := application("app", 2, 2)
+	release := &record.Release{App: "app", Application: app, Networks: map[string]string{model.DefaultNetwork: "n"}}
+	wanted := func(subnet, segment string) int {
+		return len(wantedServices([]*record.Release{release}, map[string]record.Network{"n": {ID: "n", Subnet: subnet, Segment: segment}}))
+	}
+	assert.Equal(t, wanted("10.0.0.0/20", "routed"), 2)
+	assert.Equal(t, wanted("10.0.0.0/29", "routed"), 1) // 5 addresses, 4 replicas
+	assert.Equal(t, wanted("10.0.0.0/20", "bridged"), 0)
+	app.Entities[0].Service.EndpointMode = model.EndpointDNSRR
+	assert.Equal(t, wanted("10.0.0.0/20", "routed"), 1)
+}
+
+// services are the addresses of services in etcd, by service.
+func services(t *testing.T, s *store.Store) map[string]string {
+	t.Helper()
+	items, _, err := store.List[record.Service](t.Context(), s, s.Keys.Services())
+	assert.NilError(t, err)
+	out := map[string]string{}
+	for _, it := range items {
+		out[it.Value.App+"."+it.Value.Service] = it.Value.Address
+	}
+	return out
+}
+
+func TestServicesHaveAddresses(t *testing.T) {
+	client := storetest.Start(t)
+	c, _ := newController(t, client, "c1")
+	playAgents(t, client, "h1", "h2")
+	c.awaitLead(t)
+	must := func(app *model.Application) {
+		t.Helper()
+		done, problems, err := deploy(c, app)
+		assert.NilError(t, err)
+		assert.Equal(t, done, "ok", problems)
+	}
+	one := application("one", 3, 2)
+	must(one)
+	await(t, func() bool { return len(services(t, c.store)) == 3 })
+	first := services(t, c.store)
+
+	// One more service and more replicas: the others keep theirs.
+	must(application("one", 4, 3))
+	await(t, func() bool { return len(services(t, c.store)) == 4 })
+	for name, address := range first {
+		assert.Equal(t, services(t, c.store)[name], address)
+	}
+	two := application("one", 4, 3)
+	two.Entities[0].Service.EndpointMode = model.EndpointDNSRR
+	must(two)
+	await(t, func() bool { return len(services(t, c.store)) == 3 })
+	assert.NilError(t, c.Remove(t.Context(), "one", func(api.Progress) error { return nil }))
+	await(t, func() bool { return len(services(t, c.store)) == 0 })
+	blocks, _, err := store.List[record.Block](t.Context(), c.store, c.store.Keys.Blocks())
+	assert.NilError(t, err)
+	assert.Equal(t, len(blocks), 0)
+}
+
+func TestPortsOfEveryHost(t *testing.T) {
+	client := storetest.Start(t)
+	c, _ := newController(t, client, "c1")
+	playAgents(t, client, "h1", "h2")
+	c.awaitLead(t)
+	publishing := func(name string, ports ...model.Port) *model.Application {
+		app := application(name, 1, 3)
+		for i := range ports {
+			ports[i].Protocol, ports[i].ContainerPort = "tcp", 80
+		}
+		app.Entities[0].Service.Ports = ports
+		return app
+	}
+	published := func() map[string]record.Published {
+		c.cache.mu.RLock()
+		defer c.cache.mu.RUnlock()
+		out := map[string]record.Published{}
+		for k, v := range c.cache.published {
+			out[k] = v
+		}
+		return out
+	}
+	// Three replicas on two hosts: each host has the port once all the same.
+	done, problems, err := deploy(c, publishing("one", model.Port{HostPort: 8080, Mode: model.PortIngress}, model.Port{Mode: model.PortIngress}))
+	assert.NilError(t, err)
+	assert.Equal(t, done, "ok", problems)
+	await(t, func() bool { return len(published()) == 2 })
+	assert.Equal(t, published()["tcp_8080"].Service, "s0")
+	assert.Equal(t, published()["tcp_30000"].Port, uint16(80))
+
+	for _, p := range []model.Port{{HostPort: 8080, Mode: model.PortIngress}, {HostPort: 8080, Mode: model.PortHost}} {
+		_, _, err = deploy(c, publishing("two", p))
+		assert.ErrorContains(t, err, "app")
+		assert.Equal(t, len(published()), 2)
+	}
+	// What listens on one host is named.
+	_, err = c.store.Txn().Put(c.store.Keys.HostFacts("h2"), record.HostFacts{Listening: []string{"tcp/9090"}}).Commit(t.Context())
+	assert.NilError(t, err)
+	await(t, func() bool {
+		_, _, err = deploy(c, publishing("two", model.Port{HostPort: 9090, Mode: model.PortIngress}))
+		return err != nil
+	})
+	var refused *api.CallError
+	assert.Assert(t, errors.As(err, &refused))
+	assert.Equal(t, len(refused.Body.Problems), 1)
+	assert.Assert(t, strings.Contains(refused.Body.Problems[0], "9090/tcp is taken on host h2 by another program"), refused.Body.Problems[0])
+
+	assert.NilError(t, c.Remove(t.Context(), "one", func(api.Progress) error { return nil }))
+	await(t, func() bool { return len(published()) == 0 })
+}
