@@ -118,7 +118,7 @@ func TestHostsThatCannotJoinMustBeRefused(t *testing.T) {
 		})
 	}
 	t.Run("has the wrong certificate", func(t *testing.T) {
-		other, err := testbed.Up(t.Context(), testbed.Options{Name: "e2e-other", Hosts: 1, Engine: "28", Log: t.Logf})
+		other, err := testbed.Up(t.Context(), testbed.Options{Name: bed("other"), Hosts: 1, Engine: "28", Log: t.Logf})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func ownFleet(t *testing.T, name string, o testbed.Options) *fleet {
 func TestEngine20MustRunBlueprint05(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f := ownFleet(t, "my-docker-cloud", testbed.Options{Name: "e2e-20", Hosts: 3, Engine: "20"})
+	f := ownFleet(t, "my-docker-cloud", testbed.Options{Name: bed("20"), Hosts: 3, Engine: "20"})
 	err := f.init(ctx)
 	if err == nil {
 		err = f.addHosts(ctx)
@@ -59,7 +59,7 @@ func TestEngine20MustRunBlueprint05(t *testing.T) {
 func TestExternalEtcdMustCarryAFleet(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f := ownFleet(t, "on-etcd", testbed.Options{Name: "e2e-etcd", Hosts: 2, Engine: "28"})
+	f := ownFleet(t, "on-etcd", testbed.Options{Name: bed("etcd"), Hosts: 2, Engine: "28"})
 	// An etcd that does not answer: refused, and nothing left of it.
 	h1 := f.bed.Host("h1")
 	before := inventoryOf(t, h1, hostLooks)
@@ -115,7 +115,7 @@ func TestExternalEtcdMustCarryAFleet(t *testing.T) {
 func TestFleetOfOneMustDeploy(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f := ownFleet(t, "solo", testbed.Options{Name: "e2e-one", Hosts: 1, Engine: "28"})
+	f := ownFleet(t, "solo", testbed.Options{Name: bed("one"), Hosts: 1, Engine: "28"})
 	if err := f.command(ctx, "clocker", "init", "--fleet", "solo").err(); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestFleetOfOneMustDeploy(t *testing.T) {
 func TestEngineRestartUnderLiveRestoreMustChangeNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	f := ownFleet(t, "live", testbed.Options{Name: "e2e-live", Hosts: 1, Engine: "28"})
+	f := ownFleet(t, "live", testbed.Options{Name: bed("live"), Hosts: 1, Engine: "28"})
 	h1 := f.bed.Host("h1")
 	restart := func() {
 		t.Helper()

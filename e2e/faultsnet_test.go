@@ -37,7 +37,7 @@ const (
 // the containers, which start again with their engines.
 func newSteady(t *testing.T) *steady {
 	t.Helper()
-	s := &steady{fleet: ownFleet(t, "steady", testbed.Options{Name: "e2e-net", Hosts: 3, Engine: "28"}), places: map[string]netbench.Place{}}
+	s := &steady{fleet: ownFleet(t, "steady", testbed.Options{Name: bed("net"), Hosts: 3, Engine: "28"}), places: map[string]netbench.Place{}}
 	ctx := t.Context()
 	var err error
 	if s.program, err = netbench.Build(ctx, t.TempDir()); err != nil {

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	f, err := newFleet(ctx, "my-docker-cloud", testbed.Options{Name: "e2e", Hosts: 3, Engine: "28", Log: logf})
+	f, err := newFleet(ctx, "my-docker-cloud", testbed.Options{Name: bed(""), Hosts: 3, Engine: "28", Log: logf})
 	if f != nil {
 		defer f.close()
 	}
@@ -54,6 +54,19 @@ func run(m *testing.M) int {
 }
 
 func logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+// bed is the name of a testbed: they all begin with CLOCKER_E2E_BED, or "e2e",
+// so that two runs on one machine keep out of each other's way.
+func bed(name string) string {
+	first := "e2e"
+	if v := os.Getenv("CLOCKER_E2E_BED"); v != "" {
+		first = v
+	}
+	if name == "" {
+		return first
+	}
+	return first + "-" + name
+}
 
 // bin is the folder of the programs under test.
 func bin() string {

@@ -85,7 +85,7 @@ func TestPlainContainersMustHaveNames(t *testing.T) { plainNames(t, shared) }
 
 // The same with the oldest engine that is supported.
 func TestPlainContainersMustHaveNamesOnEngine20(t *testing.T) {
-	f := ownFleet(t, "names20", testbed.Options{Name: "names20", Hosts: 2, Engine: "20"})
+	f := ownFleet(t, "names20", testbed.Options{Name: bed("names20"), Hosts: 2, Engine: "20"})
 	err := f.init(t.Context())
 	if err == nil {
 		err = f.addHosts(t.Context())

@@ -42,7 +42,7 @@ func TestServiceMustBeBalanced(t *testing.T) {
 		await(t, 5*time.Second, fmt.Sprintf("%s has %d addresses", name, want), func() error {
 			body, err := ask("/lookup?name=" + name)
 			if found = strings.Fields(body); err != nil || len(found) != want {
-				return fmt.Errorf("%v: %v", found, err)
+				return fmt.Errorf("%v: %w", found, err)
 			}
 			return nil
 		})
@@ -71,7 +71,7 @@ func TestServiceMustBeBalanced(t *testing.T) {
 		await(t, 10*time.Second, fmt.Sprintf("%s is spread over %d replicas", what, replicas), func() error {
 			seen, err := answering(60, one)
 			if err != nil || len(seen) != replicas {
-				return fmt.Errorf("%v: %v", seen, err)
+				return fmt.Errorf("%v: %w", seen, err)
 			}
 			for name, n := range seen {
 				if n < 60/replicas/4 { // by chance once in ten thousand times

@@ -71,9 +71,7 @@ func mask(k int) number {
 	return power(k).sub(number{0, 1})
 }
 
-func (n number) and(m number) number { return number{n.hi & m.hi, n.lo & m.lo} }
-func (n number) or(m number) number  { return number{n.hi | m.hi, n.lo | m.lo} }
-func (n number) not() number         { return number{^n.hi, ^n.lo} }
+func (n number) or(m number) number { return number{n.hi | m.hi, n.lo | m.lo} }
 
 // shift is n shifted k bits to the right.
 func (n number) shift(k int) number {

@@ -48,7 +48,7 @@ func eventually(t testing.TB, h *nettest.Host, from *nettest.Namespace, protocol
 	h.Eventually(5*time.Second, fmt.Sprintf("%s to %s gets through is %t", protocol, to, through), func() error {
 		_, err := from.Ask(protocol, "", to, 300*time.Millisecond)
 		if (err == nil) != through {
-			return fmt.Errorf("got: %v", err)
+			return fmt.Errorf("got: %w", err)
 		}
 		return nil
 	})

@@ -245,7 +245,7 @@ func TestServiceAddressFollowsReplicas(t *testing.T) {
 			got, _, err := s.ask(time.Second)
 			if err != nil || got != name {
 				s.Close()
-				return fmt.Errorf("answered by %q: %v", got, err)
+				return fmt.Errorf("answered by %q: %w", got, err)
 			}
 			return nil
 		})
@@ -281,7 +281,7 @@ func TestServiceAddressFollowsReplicas(t *testing.T) {
 	b.Stop()
 	h1.Eventually(5*time.Second, "the session is reset", func() error {
 		if _, _, err := withB.ask(300 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "reset") && !strings.Contains(err.Error(), "broken pipe") {
-			return fmt.Errorf("not reset: %v", err)
+			return fmt.Errorf("not reset: %w", err)
 		}
 		return nil
 	})
@@ -294,7 +294,7 @@ func TestServiceAddressFollowsReplicas(t *testing.T) {
 		started := time.Now()
 		_, _, err := once(caller.Namespace, "tcp4", vip+":80")
 		if err == nil || !strings.Contains(err.Error(), "refused") || time.Since(started) > 300*time.Millisecond {
-			return fmt.Errorf("%v after %s", err, time.Since(started))
+			return fmt.Errorf("%w after %s", err, time.Since(started))
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package command
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -236,7 +237,7 @@ func TestTrace(t *testing.T) {
 	}}
 	bad := good
 	bad.Same, bad.Away = nil, []string{"shop-db-2 on host h3 is unhealthy"}
-	bad.Hops = append(good.Hops[:3:3], trace.Hop{Kind: "rule", State: "broken", Host: "h2", Text: "network shop_default is closed to 10.208.0.5, which is not on it", Hint: "docker clocker network rule add lab shop_default:5432/tcp, or put both on one network"})
+	bad.Hops = append(slices.Clone(good.Hops[:3]), trace.Hop{Kind: "rule", State: "broken", Host: "h2", Text: "network shop_default is closed to 10.208.0.5, which is not on it", Hint: "docker clocker network rule add lab shop_default:5432/tcp, or put both on one network"})
 	for name, c := range map[string]struct {
 		args   string
 		result trace.Result

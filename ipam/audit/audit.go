@@ -37,30 +37,35 @@ type Snapshot struct {
 	Hosts map[string]string
 }
 
-// Use, Block, Endpoint, Pin and Service are records with what their keys say:
-// the network's id, and the range or address.
-type (
-	Use struct {
-		Network string
-		record.NetworkUse
-	}
-	Block struct {
-		Network, CIDR string
-		record.Block
-	}
-	Endpoint struct {
-		Network, Address string
-		record.Endpoint
-	}
-	Pin struct {
-		Network, Address string
-		record.Pin
-	}
-	Service struct {
-		Network, Address string
-		record.Service
-	}
-)
+// Use is a use of a network, as etcd has it, with what its key says.
+type Use struct {
+	Network string
+	record.NetworkUse
+}
+
+// Block is a block of a network, as etcd has it, with what its key says.
+type Block struct {
+	Network, CIDR string
+	record.Block
+}
+
+// Endpoint is an address in use, as etcd has it, with what its key says.
+type Endpoint struct {
+	Network, Address string
+	record.Endpoint
+}
+
+// Pin is a pinned address, as etcd has it, with what its key says.
+type Pin struct {
+	Network, Address string
+	record.Pin
+}
+
+// Service is a service's address, as etcd has it, with what its key says.
+type Service struct {
+	Network, Address string
+	record.Service
+}
 
 // Check returns what is wrong in a snapshot, in a stable order.
 func Check(s Snapshot) []finding.Finding {

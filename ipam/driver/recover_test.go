@@ -44,7 +44,7 @@ func TestBlocksOfALostJournalComeBack(t *testing.T) {
 	f.wait(func() error {
 		reconcile()
 		if fs, err := h.Check(false); err != nil || len(fs) < len(before) {
-			return fmt.Errorf("%v %v", fs, err)
+			return fmt.Errorf("%v %w", fs, err)
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -68,7 +69,7 @@ func (e *engine) create(generic, ipamOptions map[string]string, subnet string, e
 			[]driverapi.IPAMData{{AddressSpace: local, Pool: n.subnet, Gateway: n.gateway}}, nil)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; pool given back: %v", err, e.ipam().ReleasePool(n.pool))
+		return nil, errors.Join(err, e.ipam().ReleasePool(n.pool))
 	}
 	return n, nil
 }

@@ -53,7 +53,8 @@ func parse(b []byte) (q query, ok bool) {
 	if extra == 0 {
 		return q, q.end == len(b)
 	}
-	return q, q.readOPT(b[q.end:])
+	err := q.readOPT(b[q.end:])
+	return q, err
 }
 
 // readName reads the name of the question; at is where it ends.

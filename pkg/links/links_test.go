@@ -1,6 +1,7 @@
 package links
 
 import (
+	"slices"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -35,7 +36,7 @@ func TestSame(t *testing.T) {
 
 func TestOverhead(t *testing.T) {
 	one := []record.Underlay{on("10.0.0.1", "10.0.0.0/24"), on("10.0.0.2", "10.0.0.0/24"), on("10.0.0.3", "10.0.0.0/24")}
-	two := append(one[:2:2], on("10.0.1.3", "10.0.1.0/24"))
+	two := append(slices.Clone(one[:2]), on("10.0.1.3", "10.0.1.0/24"))
 	six := []record.Underlay{on("2001:db8::1", "2001:db8::/64"), on("2001:db8:1::1", "2001:db8:1::/64")}
 	for _, c := range []struct {
 		carrier string

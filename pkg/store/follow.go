@@ -3,10 +3,16 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 )
 
 // Change is one step of a followed prefix.
@@ -15,6 +21,8 @@ type Change struct {
 	// does not exist. It is true for the first change and after a gap.
 	Reset bool
 	// Revision is the revision up to which the follower has seen everything.
+	// It falls only in a change with Reset: etcd was restored from an older
+	// copy.
 	Revision int64
 	Puts     []Raw
 	// Deletes are keys that no longer exist.
@@ -36,10 +44,20 @@ func Decode[T any](r Raw) (T, error) {
 	return v, err
 }
 
+func raw(kv *mvccpb.KeyValue) Raw {
+	return Raw{string(kv.Key), kv.Value, kv.ModRevision, kv.CreateRevision}
+}
+
 // Follow calls f with everything under a prefix and then with each change, in
 // order, until ctx ends; f is never called twice at once. Connection losses
 // and compactions are bridged: after a gap f gets a change with Reset. It
 // returns only ctx's error.
+//
+// A watch is never taken up again where it broke: the etcd at the other end
+// may have been restored from an older copy in between, and then the same
+// revision belongs to another history. No etcd can be restored without
+// breaking every connection to it, so what followers have is always of one
+// history, also where the restored etcd has overtaken their revision.
 func (s *Store) Follow(ctx context.Context, prefix string, log *slog.Logger, f func(Change)) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		seen, err := s.followOnce(ctx, prefix, f)
@@ -58,11 +76,21 @@ func (s *Store) Follow(ctx context.Context, prefix string, log *slog.Logger, f f
 	}
 }
 
+// errOtherHistory means that etcd is not the one that was read, or has gone
+// back.
+var errOtherHistory = errors.New("etcd has another history than before")
+
 // followOnce reads and watches until something breaks; seen reports whether
 // the first read came through.
 func (s *Store) followOnce(ctx context.Context, prefix string, f func(Change)) (seen bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// The stream is there before the first read: between the two no other
+	// etcd can have come.
+	w, err := s.openWatch(ctx)
+	if err != nil {
+		return false, err
+	}
 	readCtx, done := context.WithTimeout(ctx, 5*time.Second)
 	r, err := s.client.Get(readCtx, prefix, clientv3.WithPrefix())
 	done()
@@ -71,33 +99,73 @@ func (s *Store) followOnce(ctx context.Context, prefix string, f func(Change)) (
 	}
 	first := Change{Reset: true, Revision: r.Header.Revision}
 	for _, kv := range r.Kvs {
-		first.Puts = append(first.Puts, Raw{string(kv.Key), kv.Value, kv.ModRevision, kv.CreateRevision})
+		first.Puts = append(first.Puts, raw(kv))
+	}
+	err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
+		Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), StartRevision: r.Header.Revision + 1,
+	}}})
+	if err != nil {
+		return false, err
 	}
 	f(first)
-	w := s.client.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix(), clientv3.WithRev(r.Header.Revision+1))
-	for resp := range w {
-		if err := resp.Err(); err != nil {
+	last := r.Header
+	for {
+		resp, err := w.Recv()
+		if err != nil {
 			return true, err
 		}
-		c := Change{Revision: resp.Header.Revision}
-		// A key may change more than once in one response: the last wins.
-		last := make(map[string]int, len(resp.Events))
-		for i, e := range resp.Events {
-			last[string(e.Kv.Key)] = i
+		if err := check(resp, last); err != nil {
+			return true, err
 		}
-		for i, e := range resp.Events {
-			if last[string(e.Kv.Key)] != i {
-				continue
-			}
-			if e.Type == clientv3.EventTypeDelete {
-				c.Deletes = append(c.Deletes, string(e.Kv.Key))
-			} else {
-				c.Puts = append(c.Puts, Raw{string(e.Kv.Key), e.Kv.Value, e.Kv.ModRevision, e.Kv.CreateRevision})
-			}
+		if resp.Header.Revision > last.Revision {
+			last = resp.Header
 		}
-		if len(c.Puts)+len(c.Deletes) > 0 {
+		if c := changeOf(resp); len(c.Puts)+len(c.Deletes) > 0 {
 			f(c)
 		}
 	}
-	return true, context.Cause(ctx)
+}
+
+// openWatch opens a stream of watches. The client's own watches would hide
+// that it broke.
+func (s *Store) openWatch(ctx context.Context) (pb.Watch_WatchClient, error) {
+	return pb.NewWatchClient(s.client.ActiveConnection()).
+		Watch(clientv3.WithRequireLeader(ctx), grpc.MaxCallRecvMsgSize(math.MaxInt32))
+}
+
+// check says why an answer of a watch does not continue what was seen.
+func check(r *pb.WatchResponse, last *pb.ResponseHeader) error {
+	switch {
+	case r.CompactRevision != 0:
+		return fmt.Errorf("watch: compacted up to revision %d", r.CompactRevision)
+	case r.Canceled:
+		return fmt.Errorf("watch: %s", r.CancelReason)
+	case r.Header.ClusterId != last.ClusterId:
+		return errOtherHistory
+	case r.Created && r.Header.Revision < last.Revision:
+		// Only a restored etcd is behind, or a member that lags; that one
+		// has caught up when everything is read again.
+		return errOtherHistory
+	}
+	return nil
+}
+
+// changeOf is what an answer of a watch says. A key may change more than once
+// in it: the last wins.
+func changeOf(r *pb.WatchResponse) Change {
+	c := Change{Revision: r.Header.Revision}
+	last := make(map[string]int, len(r.Events))
+	for i, e := range r.Events {
+		last[string(e.Kv.Key)] = i
+	}
+	for i, e := range r.Events {
+		switch {
+		case last[string(e.Kv.Key)] != i:
+		case e.Type == mvccpb.DELETE:
+			c.Deletes = append(c.Deletes, string(e.Kv.Key))
+		default:
+			c.Puts = append(c.Puts, raw(e.Kv))
+		}
+	}
+	return c
 }

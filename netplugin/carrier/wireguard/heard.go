@@ -97,7 +97,8 @@ func (d *device) remembered() (heard, error) {
 	if err != nil {
 		return h, err
 	}
-	return h, json.Unmarshal(b, &h)
+	err = json.Unmarshal(b, &h)
+	return h, err
 }
 
 // recall tells the engine, which knows nothing yet, of hosts where they were

@@ -3,6 +3,7 @@ package wireguard
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -45,7 +46,7 @@ type answer struct {
 func TestMain(m *testing.M) {
 	if s := os.Getenv(asCarrier); s != "" {
 		if err := serve(s); err != nil {
-			slog.Error("carrier ended", "error", err)
+			fmt.Fprintln(os.Stderr, "carrier ended:", err)
 			os.Exit(1)
 		}
 		os.Exit(0)

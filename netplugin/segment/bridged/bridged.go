@@ -158,7 +158,7 @@ func (s *Segment) addNetwork(n segment.Network) error {
 	}
 	// From here on nobody removes its devices, but somebody may be about to.
 	s.removing.Lock()
-	s.removing.Unlock() //nolint:staticcheck // the wait is what it is for
+	s.removing.Unlock() //nolint:staticcheck,gocritic // the wait is what it is for
 	x.mu.Lock()
 	x.Network = n
 	err := s.makeDevices(x)
