@@ -141,7 +141,7 @@ func TestCarriersOverARouter(t *testing.T) {
 		mtus map[string]int
 	}{
 		{"IPv4 underlay", false, map[string]int{"auto": 1450, "vxlan": 1450, "wireguard": 1440}},
-		{"IPv6 underlay", true, map[string]int{"auto": 1430, "vxlan": 1430, "wireguard": 1420}},
+		{"IPv6 underlay", true, map[string]int{"auto": 1430, "vxlan": 1430, "wireguard": 1408}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := nettest.NewWorld(t, plugin)

@@ -216,10 +216,11 @@ func (f *spreadFleet) mesh(t *testing.T) {
 				}
 			}
 		}
-		f.answers(t, f.caller.Namespace, "tcp4", at, "a2", "b2")
-		f.answers(t, f.a.Namespace, "tcp4", at, "a2", "b2")
 	}
-	f.answers(t, f.near.Namespace, "tcp4", net.JoinHostPort(f.near.Address, "8080"), "a2", "b2")
+	at := net.JoinHostPort(f.near.Address, "8080")
+	f.answers(t, f.caller.Namespace, "tcp4", at, "a2", "b2")
+	f.answers(t, f.a.Namespace, "tcp4", at, "a2", "b2")
+	f.answers(t, f.near.Namespace, "tcp4", at, "a2", "b2")
 	// By IPv6 a host leads to its own.
 	six := strings.Replace(f.near.Address, "10.77.0.", "2001:db8:77::", 1)
 	f.Outside.Run("ip", "addr", "replace", "2001:db8:77::1/64", "dev", "link", "nodad")

@@ -61,15 +61,4 @@ func (us underlays) clash(what string, p netip.Prefix) (err error) {
 
 // mtu is what every host can carry in one packet, to every other one, with the
 // carrier: auto costs nothing as long as all are on one link.
-func (us underlays) mtu(carrier string) int {
-	least := 0
-	for _, u := range us {
-		if u.MTU > 0 && (least == 0 || u.MTU < least) {
-			least = u.MTU
-		}
-	}
-	if least == 0 {
-		least = 1500 // Ethernet: no host has said anything yet.
-	}
-	return least - links.Overhead(carrier, us)
-}
+func (us underlays) mtu(carrier string) int { return links.MTU(carrier, us) }

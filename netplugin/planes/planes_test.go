@@ -157,18 +157,11 @@ func (f *fleet) outsideAddress() string { return "10.77.0.1" }
 // ones.
 func (f *fleet) large(t *testing.T) {
 	headers := map[bool]int{false: 20 + 8, true: 40 + 8} // IPv4 or IPv6, and UDP
-	most := f.red.MTU
-	if f.carrier == "wireguard" {
-		// It fills packets up to a multiple of 16 bytes, and the way to one
-		// host may take less than the network: its route says so. What every
-		// way of IPv6 takes is sure (RFC 8200).
-		most = min(most, 1280)
-	}
 	for _, to := range []*nettest.Container{f.b, f.c} {
 		for i, a := range addresses(to, "95") {
 			to.Sink(a)
 			assert.Check(t, f.a.Deliver(a, 1<<20, 2*nettest.Patience), a)
-			assert.Check(t, f.a.Exchange("", a, most-headers[i == 1], true, nettest.Patience), a)
+			assert.Check(t, f.a.Exchange("", a, f.red.MTU-headers[i == 1], true, nettest.Patience), a)
 			assert.Check(t, f.a.Exchange("", a, 20_000, false, nettest.Patience), a)
 		}
 	}

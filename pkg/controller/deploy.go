@@ -104,6 +104,8 @@ type draft struct {
 	current *record.Release
 	release *record.Release
 	diff    plan.Difference
+	// failed are those kept tasks that have failed.
+	failed map[string]bool
 	// newNetworks are the declared networks that do not exist yet.
 	newNetworks []*model.Network
 	hosts       []string // of diff.Missing, by id
@@ -133,6 +135,12 @@ func (c *Controller) draft(app *model.Application) (*draft, error) {
 		}
 	}
 	d.diff = plan.Diff(plan.Templates(c.fleet, d.release), d.release.Number, v.Assignments)
+	d.failed = map[string]bool{}
+	for _, a := range d.diff.Keep {
+		if v.Observed[a.Task].State == record.StateFailed {
+			d.failed[a.Task] = true
+		}
+	}
 	var problems []string
 	for _, p := range c.place(app.Name, d.diff.Missing) {
 		if err := p.Err(); err != nil {
@@ -156,6 +164,9 @@ func (d *draft) unchanged() bool {
 		len(d.diff.Missing)+len(d.diff.Obsolete)+len(d.newNetworks) > 0 {
 		return false
 	}
+	if len(d.failed) > 0 {
+		return false // they are started again
+	}
 	a, errA := json.Marshal(d.current.Application)
 	b, errB := json.Marshal(d.app)
 	return errA == nil && errB == nil && string(a) == string(b)
@@ -168,7 +179,11 @@ func (d *draft) steps(hostName func(string) string) []api.Step {
 		out = append(out, api.Step{Action: "create", Kind: "network", Subject: networkName(d.app.Name, n), Cause: "it does not exist"})
 	}
 	for _, a := range d.diff.Keep {
-		out = append(out, api.Step{Action: "keep", Kind: "task", Subject: a.Container.Name, Host: hostName(a.Host), Cause: "it is as the file says"})
+		cause := "it is as the file says"
+		if d.failed[a.Task] {
+			cause += "; it has failed and is started again"
+		}
+		out = append(out, api.Step{Action: "keep", Kind: "task", Subject: a.Container.Name, Host: hostName(a.Host), Cause: cause})
 	}
 	replaced := map[string]bool{}
 	for i, m := range d.diff.Missing {
@@ -200,10 +215,15 @@ func networkName(app string, n *model.Network) string {
 
 // networkID finds a declared network that exists; "" when it does not.
 func (c *Controller) networkID(app string, n *model.Network) string {
-	name := networkName(app, n)
 	c.cache.mu.RLock()
 	defer c.cache.mu.RUnlock()
-	for id, have := range c.cache.networks {
+	return c.cache.networkID(app, n)
+}
+
+// networkID is [Controller.networkID]; the cache is locked.
+func (c *cache) networkID(app string, n *model.Network) string {
+	name := networkName(app, n)
+	for id, have := range c.networks {
 		if have.Name == name && (n.External || have.App == app) {
 			return id
 		}

@@ -14,12 +14,14 @@ import (
 
 	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/fleet/controllerconfig"
+	"clocker.io/clocker/pkg/store"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // etcdAccess is how this controller, and the hosts, reach etcd.
@@ -127,6 +129,7 @@ func dialEtcd(urls []string, t *tls.Config) (*clientv3.Client, error) {
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints: urls, TLS: t, Logger: zap.NewNop(),
 		DialTimeout: 5 * time.Second, DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+		DialOptions: []grpc.DialOption{store.Redial()},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect etcd: %w", err)

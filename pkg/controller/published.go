@@ -173,8 +173,8 @@ func (c *Controller) ingressProblems(app *model.Application) []string {
 					Text: fmt.Sprintf(format, args...), Remedy: remedy,
 				}.String())
 			}
-			if internalOnly(app, e) {
-				at("give the service a network that is not internal", "a port of every host cannot lead to service %q, which is in internal networks only", e.ID)
+			if text, remedy := unreachable(c.networksOf(app, e)); text != "" {
+				at(remedy, "a port of every host cannot lead to service %q, %s", e.ID, text)
 			}
 			if p.HostPort == 0 {
 				continue
@@ -219,12 +219,45 @@ func (c *Controller) publishedOn(hosts []*placement.Host, p record.Published) {
 	}
 }
 
-// internalOnly reports whether all networks of a service are internal ones of
-// the application itself.
-func internalOnly(app *model.Application, e *model.Entity) bool {
-	return !slices.ContainsFunc(e.Service.Networks, func(a model.Attachment) bool {
-		return !slices.ContainsFunc(app.Networks, func(n *model.Network) bool { return n.Name == a.Network && n.Internal })
-	})
+// networksOf are the networks of a service, as they are or will be made; the
+// cache is locked.
+func (c *Controller) networksOf(app *model.Application, e *model.Entity) []record.Network {
+	var all []record.Network
+	for _, a := range e.Service.Networks {
+		for _, n := range app.Networks {
+			if n.Name != a.Network {
+				continue
+			}
+			r := record.Network{Internal: n.Internal, Driver: n.Driver}
+			if id := c.cache.networkID(app.Name, n); id != "" {
+				r = c.cache.networks[id]
+			}
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// unreachable says why hosts reach a service in none of its networks, and what
+// to do about it; "" when they do in one.
+func unreachable(networks []record.Network) (text, remedy string) {
+	if len(networks) == 0 {
+		return "which is in no network", "give it one, or publish the port in host mode"
+	}
+	driver := ""
+	for _, n := range networks {
+		switch {
+		case n.Internal:
+		case !balanced(n):
+			driver = n.Driver
+		default:
+			return "", ""
+		}
+	}
+	if driver != "" {
+		return "whose networks are carried by the driver " + driver, "give it a network of clocker's own driver, or reach it by its addresses in that network"
+	}
+	return "which is in internal networks only", "give the service a network that is not internal"
 }
 
 // portsOf are a replica's ports: its own, and those of every host.

@@ -15,6 +15,7 @@ import (
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/placement"
 	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/store/storetest"
@@ -106,9 +107,11 @@ func TestServicesLeaveRoomForReplicas(t *testing.T) {
 	wanted := func(subnet, segment string) int {
 		return len(wantedServices([]*record.Release{release}, map[string]record.Network{"n": {ID: "n", Subnet: subnet, Segment: segment}}))
 	}
+	other := map[string]record.Network{"n": {ID: "n", Subnet: "10.0.0.0/20", Driver: "macvlan"}}
+	assert.Equal(t, len(wantedServices([]*record.Release{release}, other)), 0)
 	assert.Equal(t, wanted("10.0.0.0/20", "routed"), 2)
 	assert.Equal(t, wanted("10.0.0.0/29", "routed"), 1) // 5 addresses, 4 replicas
-	assert.Equal(t, wanted("10.0.0.0/20", "bridged"), 0)
+	assert.Equal(t, wanted("10.0.0.0/20", "bridged"), 2)
 	app.Entities[0].Service.EndpointMode = model.EndpointDNSRR
 	assert.Equal(t, wanted("10.0.0.0/20", "routed"), 1)
 }
@@ -158,6 +161,39 @@ func TestServicesHaveAddresses(t *testing.T) {
 	assert.Equal(t, len(blocks), 0)
 }
 
+// A port that hosts cannot lead anywhere is refused, not published nowhere.
+func TestPortsOfEveryHostNeedANetwork(t *testing.T) {
+	ours, internal := record.Network{Segment: "bridged"}, record.Network{Internal: true}
+	lan := record.Network{Driver: "macvlan"}
+	for _, x := range []struct {
+		networks []record.Network
+		want     string
+	}{
+		{[]record.Network{lan, ours}, ""},
+		{[]record.Network{internal, ours}, ""},
+		{[]record.Network{internal}, "which is in internal networks only"},
+		{[]record.Network{lan, internal}, "whose networks are carried by the driver macvlan"},
+		{nil, "which is in no network"},
+	} {
+		text, remedy := unreachable(x.networks)
+		assert.Equal(t, text, x.want)
+		assert.Equal(t, remedy == "", text == "")
+	}
+
+	client := storetest.Start(t)
+	c, _ := newController(t, client, "c1")
+	playAgents(t, client, "h1")
+	c.awaitLead(t)
+	app := application("one", 1, 1)
+	app.Networks[0].Driver = "macvlan"
+	app.Entities[0].Service.Ports = []model.Port{{Protocol: "tcp", ContainerPort: 80, HostPort: 8080, Mode: model.PortIngress}}
+	_, _, err := deploy(c, app)
+	var refused *api.CallError
+	assert.Assert(t, errors.As(err, &refused))
+	assert.Equal(t, len(refused.Body.Problems), 1)
+	assert.Assert(t, strings.Contains(refused.Body.Problems[0], "the driver macvlan"), refused.Body.Problems[0])
+}
+
 func TestPortsOfEveryHost(t *testing.T) {
 	client := storetest.Start(t)
 	c, _ := newController(t, client, "c1")
@@ -196,10 +232,13 @@ func TestPortsOfEveryHost(t *testing.T) {
 	// What listens on one host is named.
 	_, err = c.store.Txn().Put(c.store.Keys.HostFacts("h2"), record.HostFacts{Listening: []string{"tcp/9090"}}).Commit(t.Context())
 	assert.NilError(t, err)
+	// Not before the controller knows: it would deploy.
 	await(t, func() bool {
-		_, _, err = deploy(c, publishing("two", model.Port{HostPort: 9090, Mode: model.PortIngress}))
-		return err != nil
+		return slices.ContainsFunc(c.placementHosts("two", nil), func(h placement.Host) bool {
+			return h.Ports["tcp/:9090"] != "" || h.Ports["tcp/9090"] != ""
+		})
 	})
+	_, _, err = deploy(c, publishing("two", model.Port{HostPort: 9090, Mode: model.PortIngress}))
 	var refused *api.CallError
 	assert.Assert(t, errors.As(err, &refused))
 	assert.Equal(t, len(refused.Body.Problems), 1)

@@ -43,11 +43,9 @@ func wantedServices(releases []*record.Release, networks map[string]record.Netwo
 }
 
 // balanced reports whether hosts can balance a network's connections: those of
-// routed networks pass the packet filter of the host that they come from and
-// come back there.
-func balanced(n record.Network) bool {
-	return n.Driver == "" && (n.Segment == "" || n.Segment == "routed")
-}
+// networks that Clocker carries itself pass the packet filter of the host that
+// they come from and come back there.
+func balanced(n record.Network) bool { return n.Driver == "" || n.Driver == ourDriver }
 
 // smallSubnet is the prefix length from which on the addresses of an IPv4
 // network are few: blocks are so small there that one for services is no small

@@ -19,7 +19,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+
+	"clocker.io/clocker/pkg/store"
 )
 
 // Dir is where a host keeps its configuration, and StateDir where agent and
@@ -137,12 +138,7 @@ func (c *Config) EtcdClient() (*clientv3.Client, error) {
 		DialKeepAliveTime:    2 * time.Second,
 		DialKeepAliveTimeout: 2 * time.Second,
 		Logger:               zap.NewNop(),
-		// gRPC's own pauses between attempts grow to two minutes: far too
-		// long for a host to stay away after etcd is back.
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-			MinConnectTimeout: 3 * time.Second,
-		})},
+		DialOptions:          []grpc.DialOption{store.Redial()},
 	}
 	if len(c.Etcd) > 0 && c.Etcd[0][:min(5, len(c.Etcd[0]))] == "https" {
 		ca, cert, key := c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile

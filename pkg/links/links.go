@@ -23,6 +23,38 @@ const (
 	ByIPv6    = 20
 )
 
+// Padding is to a multiple of what WireGuard fills packets up, unless that
+// makes them larger than the sender's device takes (WireGuard's paper §5.4.6).
+// A host with a smaller device takes no more than such a multiple.
+const Padding = 16
+
+// ethernet is the MTU of a fleet of which nothing is known.
+const ethernet = 1500
+
+// MTU is the largest packet of a network, in bytes, that every host can send
+// to every other one by the carrier, see [Overhead]. With WireGuard it is a
+// multiple of [Padding], whatever the hosts that come later take.
+func MTU(carrier string, hosts []record.Underlay) int {
+	least := 0
+	for _, u := range hosts {
+		if u.MTU > 0 && (least == 0 || u.MTU < least) {
+			least = u.MTU
+		}
+	}
+	if least == 0 {
+		least = ethernet
+	}
+	most := least - Overhead(carrier, hosts)
+	if carrier == "wireguard" {
+		most = Padded(most)
+	}
+	return most
+}
+
+// Padded is the largest packet that does not grow past most when it is filled
+// up.
+func Padded(most int) int { return most - most%Padding }
+
 // Same reports whether two hosts are on one link: each has the other in a
 // prefix of the interface by which it is reached. Of a host that does not say
 // what its prefixes are, nothing is known.

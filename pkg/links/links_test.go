@@ -51,6 +51,25 @@ func TestOverhead(t *testing.T) {
 	}
 }
 
+func TestMTU(t *testing.T) {
+	near, far := on("10.0.0.1", "10.0.0.0/24"), on("10.0.1.1", "10.0.1.0/24")
+	near.MTU, far.MTU = 1500, 1400
+	six := on("2001:db8::1", "2001:db8::/64")
+	six.MTU = 1500
+	for _, c := range []struct {
+		carrier string
+		hosts   []record.Underlay
+		want    int
+	}{
+		{"auto", nil, 1500}, {"wireguard", nil, 1440}, {"direct", []record.Underlay{near, far}, 1400},
+		{"auto", []record.Underlay{near}, 1500}, {"auto", []record.Underlay{near, far}, 1350}, {"vxlan", []record.Underlay{near}, 1450},
+		{"wireguard", []record.Underlay{near}, 1440}, {"wireguard", []record.Underlay{near, far}, 1328}, {"wireguard", []record.Underlay{six}, 1408},
+		{"vxlan", []record.Underlay{on("10.0.0.1"), far}, 1350},
+	} {
+		assert.Equal(t, MTU(c.carrier, c.hosts), c.want, "%s over %v", c.carrier, c.hosts)
+	}
+}
+
 // Two hosts agree on whether they are on one link, and a host more never makes
 // packets larger.
 func TestSameIsMutual(t *testing.T) {

@@ -158,7 +158,7 @@ func (n *next) troubles(tasks []record.Assignment) []string {
 	var out []string
 	lost := map[string]bool{}
 	for _, a := range sorted(tasks) {
-		if a.Release != n.App.Pending {
+		if a.Release != n.App.Pending && a.Retried != n.App.Pending {
 			continue
 		}
 		if !n.HostUp[a.Host] && !lost[a.Host] {
@@ -168,6 +168,9 @@ func (n *next) troubles(tasks []record.Assignment) []string {
 		o, ok := n.Observed[a.Task]
 		if !ok || o.State != record.StateFailed {
 			continue
+		}
+		if o.Restarts < a.Restarts && !o.Fatal && n.Now.Sub(n.Status.UpdatedAt) <= Patience {
+			continue // it is being started again
 		}
 		if o.Fatal || a.Phase == record.PhasePrepare || givesUp(a.Container.Restart) || n.Now.Sub(n.Status.UpdatedAt) > Patience {
 			out = append(out, fmt.Sprintf("%s on %s: %s", a.Container.Name, n.hostName(a.Host), o.Error))
@@ -274,6 +277,14 @@ func (n *next) stopped(service string) bool {
 	return n.App.Desired == record.DesiredStopped || slices.Contains(n.App.Stopped, service)
 }
 
+// failedBefore reports whether a replica that a deploy keeps as it is has
+// failed, and nothing starts it again. The deploy does so, once: whoever
+// deploys wants it to run.
+func (n *next) failedBefore(a record.Assignment) bool {
+	return n.App.Pending != 0 && a.Release != n.App.Pending && a.Retried != n.App.Pending &&
+		a.Phase == record.PhaseRun && n.Observed[a.Task].State == record.StateFailed
+}
+
 // release moves tasks to the phase they should be in. It returns problems
 // that no waiting can solve.
 func (n *next) release(tasks []record.Assignment) []string {
@@ -298,8 +309,11 @@ func (n *next) release(tasks []record.Assignment) []string {
 			a.Phase = record.PhaseStop
 		default:
 			a.Phase = record.PhaseRun
+			if n.failedBefore(was) {
+				a.Retries, a.Retried = a.Retries+1, n.App.Pending
+			}
 		}
-		a.Restarts = max(a.Restarts, restarts)
+		a.Restarts = max(a.Restarts, restarts+a.Retries)
 		if a.Phase != was.Phase || a.Restarts != was.Restarts {
 			n.d.Put = append(n.d.Put, a)
 		}

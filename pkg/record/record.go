@@ -140,7 +140,11 @@ type Assignment struct {
 	Hash string `json:"hash"`
 	// Restarts makes the agent restart the container when it is higher than
 	// the number the agent last reported.
-	Restarts  int           `json:"restarts,omitempty"`
+	Restarts int `json:"restarts,omitempty"`
+	// Retries counts those of Restarts that were deploys starting a container
+	// again which had failed and was kept; Retried is the last such release.
+	Retries   int           `json:"retries,omitempty"`
+	Retried   int           `json:"retried,omitempty"`
 	Container ContainerSpec `json:"container"`
 	CreatedAt time.Time     `json:"createdAt"`
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -76,17 +75,13 @@ func (s *Store) Follow(ctx context.Context, prefix string, log *slog.Logger, f f
 	}
 }
 
-// errOtherHistory means that etcd is not the one that was read, or has gone
-// back.
-var errOtherHistory = errors.New("etcd has another history than before")
-
 // followOnce reads and watches until something breaks; seen reports whether
 // the first read came through.
 func (s *Store) followOnce(ctx context.Context, prefix string, f func(Change)) (seen bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// The stream is there before the first read: between the two no other
-	// etcd can have come.
+	// The stream is there before the first read: had another etcd come between
+	// the two, the stream would be broken.
 	w, err := s.openWatch(ctx)
 	if err != nil {
 		return false, err
@@ -108,17 +103,13 @@ func (s *Store) followOnce(ctx context.Context, prefix string, f func(Change)) (
 		return false, err
 	}
 	f(first)
-	last := r.Header
 	for {
 		resp, err := w.Recv()
 		if err != nil {
 			return true, err
 		}
-		if err := check(resp, last); err != nil {
+		if err := check(resp, r.Header.ClusterId); err != nil {
 			return true, err
-		}
-		if resp.Header.Revision > last.Revision {
-			last = resp.Header
 		}
 		if c := changeOf(resp); len(c.Puts)+len(c.Deletes) > 0 {
 			f(c)
@@ -133,19 +124,17 @@ func (s *Store) openWatch(ctx context.Context) (pb.Watch_WatchClient, error) {
 		Watch(clientv3.WithRequireLeader(ctx), grpc.MaxCallRecvMsgSize(math.MaxInt32))
 }
 
-// check says why an answer of a watch does not continue what was seen.
-func check(r *pb.WatchResponse, last *pb.ResponseHeader) error {
+// check says why an answer of a watch does not continue what was read from a
+// cluster. Its revision does not tell: a member may lag behind the one that
+// was read from.
+func check(r *pb.WatchResponse, cluster uint64) error {
 	switch {
 	case r.CompactRevision != 0:
-		return fmt.Errorf("watch: compacted up to revision %d", r.CompactRevision)
+		return fmt.Errorf("watch etcd: compacted up to revision %d", r.CompactRevision)
 	case r.Canceled:
-		return fmt.Errorf("watch: %s", r.CancelReason)
-	case r.Header.ClusterId != last.ClusterId:
-		return errOtherHistory
-	case r.Created && r.Header.Revision < last.Revision:
-		// Only a restored etcd is behind, or a member that lags; that one
-		// has caught up when everything is read again.
-		return errOtherHistory
+		return fmt.Errorf("watch etcd: %s", r.CancelReason)
+	case r.Header.ClusterId != cluster:
+		return fmt.Errorf("watch etcd: cluster %x has answered, %x was read", r.Header.ClusterId, cluster)
 	}
 	return nil
 }

@@ -153,10 +153,6 @@ type engine interface {
 	close()
 }
 
-// padding is to a multiple of what packets are filled up, unless that makes
-// them larger than the device's own MTU (WireGuard's paper §5.4.6).
-const padding = 16
-
 // status is what an engine knows of a remote.
 type status struct {
 	// endpoint is where it was last heard of, or said to be.
@@ -203,7 +199,7 @@ func (d *device) hop(p carrier.Peer) (carrier.Hop, error) {
 	}
 	h := carrier.Hop{Link: d.index, Source: d.Address}
 	if m := p.MTU - d.overhead(); p.MTU > 0 && m < d.mtu {
-		h.MTU = m &^ (padding - 1)
+		h.MTU = links.Padded(m)
 	}
 	return h, nil
 }

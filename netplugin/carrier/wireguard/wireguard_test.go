@@ -14,6 +14,7 @@ import (
 
 	"clocker.io/clocker/netplugin/carrier"
 	"clocker.io/clocker/netplugin/nettest"
+	"clocker.io/clocker/pkg/links"
 )
 
 // reaches checks that packets of just that many bytes get through whole, of
@@ -55,7 +56,7 @@ func TestOverARouter(t *testing.T) {
 			meet(a, b)
 			assert.Equal(t, b.mtu(), c.mtu-100)
 			assert.Equal(t, a.mtu(), c.mtu)
-			a.reaches(b, (c.mtu-100)&^(padding-1))
+			a.reaches(b, links.Padded(c.mtu-100))
 			b.reaches(a, c.mtu-100)
 			// What is larger is refused, not lost.
 			out := a.Run("sh", "-c", fmt.Sprintf("ping -c1 -W2 -M do -s %d -I %s %s 2>&1 || true", c.mtu-28, a.v4, b.v4))

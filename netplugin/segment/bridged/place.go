@@ -64,10 +64,25 @@ func find(host string, n segment.Network, a netip.Addr, here map[netip.Addr]loca
 		}
 		return place{}, false
 	}
-	if _, service := t.Services[n.ID][a]; service {
+	if isService(t, n.ID, a) {
 		return place{MAC: serviceMAC}, true
 	}
 	return place{}, false
+}
+
+// isService reports whether an address is a service's. Those of IPv6 are in
+// the record of the IPv4 one, if there is one.
+func isService(t *topology.Topology, network string, a netip.Addr) bool {
+	services := t.Services[network]
+	if _, ok := services[a]; ok || a.Is4() {
+		return ok
+	}
+	for _, v := range services {
+		if b, err := netip.ParseAddr(v.Address6); err == nil && a == b {
+			return true
+		}
+	}
+	return false
 }
 
 // findAll works out every place of a network.
@@ -84,8 +99,12 @@ func findAll(host string, n segment.Network, here map[netip.Addr]local, t *topol
 	for a := range here {
 		add(a)
 	}
-	for a := range t.Services[n.ID] {
-		add(a)
+	for _, v := range t.Services[n.ID] {
+		for _, text := range []string{v.Address, v.Address6} {
+			if a, err := netip.ParseAddr(text); err == nil {
+				add(a)
+			}
+		}
 	}
 	return all
 }

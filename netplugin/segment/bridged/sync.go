@@ -51,6 +51,10 @@ func (s *Segment) Observe(keys store.Keys, c store.Change) {
 		if n == nil || err != nil {
 			return nil, a, false
 		}
+		if strings.HasPrefix(key, keys.Services()) && n.Subnet6.IsValid() {
+			// Its other address is not in the key.
+			s.everything = true
+		}
 		if s.changed[id] == nil {
 			s.changed[id] = map[netip.Addr]bool{}
 		}

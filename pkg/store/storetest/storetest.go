@@ -17,6 +17,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"clocker.io/clocker/pkg/store"
 )
 
 // Start starts an etcd of one member and returns a client of it. Both are
@@ -71,6 +74,7 @@ func newClient(t testing.TB, urls ...string) *clientv3.Client {
 		DialKeepAliveTime:    2 * time.Second,
 		DialKeepAliveTimeout: 2 * time.Second,
 		Logger:               zap.NewNop(),
+		DialOptions:          []grpc.DialOption{store.Redial()},
 	})
 	if err != nil {
 		t.Fatalf("connect etcd: %v", err)
