@@ -111,8 +111,9 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	}
 	defer frames.Close()
 	table := policy.NewTable(log)
-	fast := redirect.NewKeeper(redirect.Config{Handle: kernel, Table: table, Topology: view, Protocol: routed.Protocol, Log: log})
+	fast := redirect.NewKeeper(redirect.Config{Handle: kernel, Table: table, Topology: view, Bridges: frames, Protocol: routed.Protocol, Log: log})
 	defer fast.Close()
+	frames.Shortcut = fast
 	var networks *driver.Driver
 	pools, err := addresses.Open(addresses.Config{
 		Host: c.HostID, Store: st, Dir: h.state, Log: log,

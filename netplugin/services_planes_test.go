@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/netplugin/nettest"
 	"clocker.io/clocker/pkg/record"
+	"clocker.io/clocker/pkg/store"
 )
 
 // spreadPlane is a way to carry a network, with hosts on one link or on two.
@@ -141,6 +143,7 @@ func TestServicesOnEveryPlane(t *testing.T) {
 			}
 			f.follows(t)
 			f.mesh(t)
+			f.machine(t)
 		})
 	}
 }
@@ -192,6 +195,58 @@ func (f *spreadFleet) follows(t *testing.T) {
 	f.a = f.replica(t, f.on1, "a2")
 	f.b = f.replica(t, f.on2, "b2")
 	f.answers(t, f.caller.Namespace, "tcp4", at, "a2", "b2")
+}
+
+// machine checks that a host which is attached to the network asks services as
+// its containers do, by its own address there, and no other host does.
+func (f *spreadFleet) machine(t *testing.T) {
+	t.Helper()
+	vips := map[string]string{"tcp4": net.JoinHostPort(f.vip, "80"), "tcp6": net.JoinHostPort(f.vip6, "80")}
+	for protocol, to := range vips {
+		name, _, err := once(f.near.Namespace, protocol, to)
+		assert.Assert(t, err != nil, "%s answers a host that is not on the network", name)
+	}
+	k := f.Store.Keys
+	_, err := f.Store.Txn().Put(k.Attached(f.network.ID, f.near.ID), record.Attached{Host: f.near.ID, Network: f.network.ID, Since: time.Now()}).Commit(t.Context())
+	assert.NilError(t, err)
+	own := map[bool]string{}
+	f.near.Eventually(5*time.Second, "machine's addresses are published", func() error {
+		all, _, err := store.List[record.Endpoint](t.Context(), f.Store, k.Endpoints()+f.network.ID+"/")
+		for _, e := range all {
+			if a, err := netip.ParseAddr(path.Base(e.Key)); err == nil && e.Value.Machine {
+				own[a.Is4()] = a.String()
+			}
+		}
+		if len(own) != 2 {
+			return fmt.Errorf("%v so far: %v", own, err)
+		}
+		return nil
+	})
+	for protocol, to := range vips {
+		for name, seen := range f.answers(t, f.near.Namespace, protocol, to, "a2", "b2") {
+			assert.Equal(t, seen, own[protocol == "tcp4"], "%s sees", name)
+		}
+	}
+	name, _, err := once(f.far.Namespace, "tcp4", vips["tcp4"])
+	assert.Assert(t, err != nil, "%s answers a host that is not on the network", name)
+	f.b.hide(t, f.World)
+	f.a.hide(t, f.World)
+	for protocol, to := range vips {
+		f.near.Eventually(2*time.Second, to+" refuses the machine", func() error {
+			if _, _, err := once(f.near.Namespace, protocol, to); err == nil || !strings.Contains(err.Error(), "refused") {
+				return fmt.Errorf("%v", err)
+			}
+			return nil
+		})
+	}
+	_, err = f.Store.Txn().Delete(k.Attached(f.network.ID, f.near.ID)).Commit(t.Context())
+	assert.NilError(t, err)
+	f.near.Eventually(5*time.Second, "nothing of the machine is left", func() error {
+		if out := f.near.Run("ip", "route", "show", "table", "all") + f.near.Run("ip", "-6", "route", "show", "table", "all"); strings.Contains(out, f.vip) || strings.Contains(out, f.vip6) {
+			return fmt.Errorf("a route to a service: %s", out)
+		}
+		return nil
+	})
 }
 
 // mesh checks a port of every host, asked from outside, from containers and

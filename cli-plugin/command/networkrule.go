@@ -54,12 +54,13 @@ func newRuleAddCommand(e *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add FROM TO[:PORT][/PROTOCOL]",
 		Short: "Open a network to another",
-		Long: `Open a network to another.
+		Long: `Open a network to another, or to a machine.
 
-FROM is a network, or an address range in CIDR form; TO is a network, alone for
-everything, or with a port and a protocol (tcp when only a port is given; udp or
-icmp).`,
+FROM is a network, or an address range in CIDR form; TO is a network, a host
+(host:NAME) or an address, alone for everything, or with a port and a protocol
+(tcp when only a port is given; udp or icmp).`,
 		Example: `  docker clocker network rule add front back:5432
+  docker clocker network rule add front host:h1:5000
   docker clocker network rule add 192.0.2.0/24 front/icmp`,
 		Args: args(cli.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -248,8 +248,7 @@ func TestAnnotate(t *testing.T) {
 	want := map[string]record.Endpoint{a: {Host: "a", Container: "web", MAC: "02:00:00:00:00:01", Endpoint: "e1"}}
 	f.waitEndpoints(n, want)
 	// A restart does not forget it.
-	dir := h.crashed()
-	h.stop()
+	dir := h.crash()
 	h = f.host("a", at(dir))
 	h.get(pool, "", "db")
 	f.wait(func() error {

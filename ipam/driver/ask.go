@@ -63,10 +63,10 @@ func (d *Driver) ask(ctx context.Context, n *network, a netip.Addr, name string,
 }
 
 // answered waits until a question is answered: its key goes when the address
-// was granted, and says why when it was refused. It reports false when ctx
-// ended first.
+// was granted, and says why when it was refused. It reports false when there
+// was no answer in the time that a host has for one, or ctx ended.
 func (d *Driver) answered(ctx context.Context, key string, rev int64) (refused string, ok bool) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Answer)
 	defer cancel()
 	for r := range d.st.Client().Watch(clientv3.WithRequireLeader(ctx), key, clientv3.WithRev(rev+1)) {
 		for _, e := range r.Events {

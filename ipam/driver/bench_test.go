@@ -107,8 +107,7 @@ func TestBigNetwork(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	t.Logf("%d addresses in %d blocks: given in %s, in etcd after %s; %d KiB of memory more, that of etcd included",
 		len(l.held), len(f.owners(n)), given.Round(time.Millisecond), published.Round(time.Millisecond), (int64(after.HeapAlloc)-int64(before.HeapAlloc))>>10)
-	dir := h.crashed()
-	h.stop()
+	dir := h.crash()
 	start = time.Now()
 	h = f.host("a", at(dir))
 	t.Logf("read back in %s", time.Since(start).Round(time.Millisecond))

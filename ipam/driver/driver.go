@@ -52,6 +52,9 @@ type Config struct {
 	Alive time.Duration
 	// Timeout bounds the work in etcd that a call waits for; 0 means 3 s.
 	Timeout time.Duration
+	// Answer is for how long another host is waited for that is asked for an
+	// address of its blocks; 0 means 1 s.
+	Answer time.Duration
 	// Routes are the destinations of the host's own routes, which new
 	// subnets keep away from; those of the fleet's networks must not be
 	// among them. May be nil.
@@ -143,6 +146,7 @@ func (c *Config) defaults() {
 	set(&c.Grace, time.Minute)
 	set(&c.Tick, 5*time.Second)
 	set(&c.Timeout, 3*time.Second)
+	set(&c.Answer, time.Second)
 	set(&c.Settle, 30*time.Second)
 	set(&c.Alive, 10*time.Second)
 	if c.Now == nil {

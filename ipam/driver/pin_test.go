@@ -200,8 +200,7 @@ func TestOwnerDiesInTheMiddle(t *testing.T) {
 	nw := a.networks[n.ID]
 	_, _, err := a.lendFor(nw, addr, record.Ask{From: "b", Owner: "a", Network: n.ID, Address: x})
 	assert.NilError(t, err)
-	dir := a.crashed()
-	a.stop()
+	dir := a.crash()
 	// The question was withdrawn: the address is the owner's again.
 	a = f.host("a", at(dir))
 	f.wait(func() error {
@@ -212,8 +211,7 @@ func TestOwnerDiesInTheMiddle(t *testing.T) {
 	// It is still asked: the owner answers after its restart.
 	_, _, err = a.lendFor(a.networks[n.ID], addr, record.Ask{From: "b", Owner: "a", Network: n.ID, Address: x})
 	assert.NilError(t, err)
-	dir = a.crashed()
-	a.stop()
+	dir = a.crash()
 	done := make(chan string)
 	go func() {
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {

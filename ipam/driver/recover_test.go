@@ -95,8 +95,7 @@ func TestReturnAfterReclaim(t *testing.T) {
 	a := f.host("a")
 	pool := a.join(n)
 	x := a.get(pool, "", "web")
-	dir := a.crashed()
-	a.stop()
+	dir := a.crash()
 	f.wait(func() error { return registry.Reclaim(t.Context(), f.st, "a") })
 	for _, b := range f.blocks(n) {
 		assert.Equal(t, b.State, record.BlockQuarantined)

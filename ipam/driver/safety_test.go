@@ -55,8 +55,7 @@ func TestNoAddressTwiceOverHosts(t *testing.T) {
 		wg.Go(func() {
 			ask(t, l, h, pool, id, callers, each/2)
 			if i < 2 {
-				dir := h.crashed()
-				h.stop()
+				dir := h.crash()
 				h = f.host(id, patient, at(dir))
 			}
 			ask(t, l, h, pool, id, callers, each/2)
@@ -159,8 +158,7 @@ func scarce(t *fleet, n record.Network, size int, first netip.Addr, join func(*h
 					mine[k] = mine[len(mine)-1]
 					mine = mine[:len(mine)-1]
 				case r == 19 && round%8 == 0:
-					dir := h.crashed()
-					h.stop()
+					dir := h.crash()
 					h = f.host(id, quick, at(dir))
 				}
 			}
@@ -200,8 +198,7 @@ func TestCrashBeforePublication(t *testing.T) {
 	f.server.Stop()
 	h.put(pool, gone)
 	kept := h.get(pool, "", "kept")
-	dir := h.crashed()
-	h.stop()
+	dir := h.crash()
 	f.server.Start()
 
 	h = f.host("a", at(dir))
@@ -252,8 +249,7 @@ func TestLostJournal(t *testing.T) {
 	for range 14 {
 		held[h.get(pool, "", "")] = true
 	}
-	damaged := h.crashed()
-	h.stop()
+	damaged := h.crash()
 	f.clock.forward(time.Second)
 	file := filepath.Join(damaged, "addresses.journal")
 	b, err := os.ReadFile(file)

@@ -26,7 +26,7 @@ func Decide(t *topology.Topology, host string) State {
 		if !ok {
 			continue
 		}
-		s.Networks[network] = Network{From: callers(t, n)}
+		s.Networks[network] = Network{From: callers(t, n), Gateways: gateways(n)}
 		for _, v := range services {
 			all := replicas[owner{v.App, v.Service}]
 			for _, text := range []string{v.Address, v.Address6} {
@@ -147,6 +147,16 @@ func callers(t *topology.Topology, n record.Network) []netip.Prefix {
 		return a.Bits() - b.Bits()
 	})
 	return slices.Compact(all)
+}
+
+func gateways(n record.Network) []netip.Addr {
+	var all []netip.Addr
+	for _, text := range []string{n.Gateway, n.Gateway6} {
+		if a, err := netip.ParseAddr(text); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 func subnets(n record.Network) []netip.Prefix {

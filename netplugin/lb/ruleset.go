@@ -99,6 +99,10 @@ func baseChains() []nft.Chain {
 		{nft.DispatchBy(v6.owners, v6.destination)},
 		{nft.LocalDestination(), nft.Jump("ports")},
 	}
+	refuse := []nft.Rule{
+		{nft.InSet(v4.vips, v4.destination), nft.Jump(chainRefused)},
+		{nft.InSet(v6.vips, v6.destination), nft.Jump(chainRefused)},
+	}
 	return []nft.Chain{
 		{Name: "prerouting", Type: "nat", Hook: "prerouting", Priority: priorityDNAT, Rules: translate},
 		{Name: "output", Type: "nat", Hook: "output", Priority: priorityDNAT, Rules: translate},
@@ -121,10 +125,8 @@ func baseChains() []nft.Chain {
 		}},
 		// What still goes to a service's address has no replica to go to, or
 		// comes from another network.
-		{Name: "refuse", Type: "filter", Hook: "prerouting", Priority: priorityRefuse, Rules: []nft.Rule{
-			{nft.InSet(v4.vips, v4.destination), nft.Jump(chainRefused)},
-			{nft.InSet(v6.vips, v6.destination), nft.Jump(chainRefused)},
-		}},
+		{Name: "refuse", Type: "filter", Hook: "prerouting", Priority: priorityRefuse, Rules: refuse},
+		{Name: "refuse-own", Type: "filter", Hook: "output", Priority: priorityRefuse, Rules: refuse},
 		{Name: chainRefused, Rules: []nft.Rule{{nft.Reset()}, {nft.Refuse()}}},
 		{Name: "postrouting", Type: "nat", Hook: "postrouting", Priority: prioritySNAT, Rules: []nft.Rule{
 			{nft.OutLink(ours), nft.InSet(v4.self, v4.source, v4.destination), nft.Masquerade()},
@@ -165,6 +167,9 @@ func (s State) chains() map[string][]nft.Rule {
 	all := map[string][]nft.Rule{}
 	for id, n := range s.Networks {
 		var rules []nft.Rule
+		for _, a := range n.Gateways {
+			rules = append(rules, nft.Rule{nft.Source(a.String()), nft.GoTo(chainRefused)})
+		}
 		for _, p := range n.From {
 			f := familyOf(p.Addr())
 			rules = append(rules, nft.Rule{nft.Source(p.String()), nft.DispatchBy(f.spread, f.destination)})

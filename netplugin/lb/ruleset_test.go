@@ -11,7 +11,10 @@ func TestRender(t *testing.T) {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	s := NewState()
 	s.Fleet = []netip.Prefix{prefix("10.208.0.0/12"), prefix("fd00:7::/48")}
-	s.Networks["aaaa"] = Network{From: []netip.Prefix{prefix("10.208.0.0/20"), prefix("fd00:7::/64")}}
+	s.Networks["aaaa"] = Network{
+		From:     []netip.Prefix{prefix("10.208.0.0/20"), prefix("fd00:7::/64")},
+		Gateways: []netip.Addr{addr("10.208.0.1"), addr("fd00:7::1")},
+	}
 	s.Services[addr("10.208.0.64")] = Service{Network: "aaaa", Replicas: []netip.Addr{addr("10.208.0.5"), addr("10.208.1.5")}}
 	s.Services[addr("10.208.0.65")] = Service{Network: "aaaa"}
 	s.Services[addr("fd00:7::40")] = Service{Network: "aaaa", Replicas: []netip.Addr{addr("fd00:7::5")}}

@@ -26,6 +26,9 @@ type Network struct {
 	// From are the network's own subnets, of either family, and the ranges
 	// that rules let in, in order.
 	From []netip.Prefix
+	// Gateways are the network's own, which are on every host: nobody asks as
+	// one of them.
+	Gateways []netip.Addr
 }
 
 // Service is a service's address in a network.

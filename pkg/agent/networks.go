@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -327,11 +328,16 @@ func (n *networks) make(ctx context.Context, id string) error {
 		return err
 	}
 	n.add(engine.Network{
-		ID: made, Name: r.Name, Driver: engine.Driver, Subnets: []string{r.Subnet}, FleetID: id,
+		ID: made, Name: r.Name, Driver: engine.Driver, Subnets: subnets(r), FleetID: id,
 		Labels: map[string]string{engine.LabelNetwork: id},
 	})
 	n.log.Info("network made", "network", r.Name, "subnet", r.Subnet)
 	return nil
+}
+
+// subnets are those that a network has, of one family or of both.
+func subnets(r record.Network) []string {
+	return slices.DeleteFunc([]string{r.Subnet, r.Subnet6}, func(s string) bool { return s == "" })
 }
 
 func (n *networks) add(d engine.Network) {

@@ -85,14 +85,15 @@ func settle(v netView) []netAction {
 }
 
 // fleetID finds the fleet's id of an engine's network: by what the network
-// says, else by its subnet, which no two networks of a fleet share.
+// says, else by a subnet of either family, which no two networks of a fleet
+// share.
 func fleetID(n engine.Network, records map[string]record.Network) string {
 	if n.FleetID != "" {
 		return n.FleetID
 	}
 	for id, r := range records {
 		for _, s := range n.Subnets {
-			if s == r.Subnet {
+			if s == r.Subnet || s == r.Subnet6 {
 				return id
 			}
 		}

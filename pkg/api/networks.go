@@ -156,8 +156,8 @@ type Rule struct {
 	ToName   string `json:"toName"`
 }
 
-// RuleRequest asks for an opening; From and To are networks' names or ids,
-// From may be a prefix.
+// RuleRequest asks for an opening; From and To are networks' names or ids. From
+// may be a prefix; To may be an address, a prefix or "host:NAME".
 type RuleRequest struct {
 	From     string `json:"from"`
 	To       string `json:"to"`

@@ -112,7 +112,7 @@ func (c *Controller) auditNetworks(ctx context.Context, s *netState, fix bool) (
 	}
 	k := c.store.Keys
 	for _, r := range s.rules() {
-		if s.has(r.To) && (s.has(r.From) || isPrefix(r.From)) {
+		if (s.has(r.To) || isPrefix(r.To)) && (s.has(r.From) || isPrefix(r.From)) {
 			continue
 		}
 		f := finding.Finding{Part: "rules", Subject: r.ID, Text: fmt.Sprintf("it opens %s to %s, and one of the two is no more", r.ToName, r.FromName)}

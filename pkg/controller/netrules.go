@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/record"
@@ -63,9 +64,11 @@ func (c *Controller) AddRule(ctx context.Context, q api.RuleRequest) (api.Rule, 
 	}
 	id := newID()
 	r.CreatedAt = c.now()
-	t := c.store.Txn(fence...).Exists(c.store.Keys.Network(r.To)).Absent(c.store.Keys.Rule(id)).Put(c.store.Keys.Rule(id), r)
-	if _, err := netip.ParsePrefix(r.From); err != nil {
-		t.Exists(c.store.Keys.Network(r.From))
+	t := c.store.Txn(fence...).Absent(c.store.Keys.Rule(id)).Put(c.store.Keys.Rule(id), r)
+	for _, side := range []string{r.From, r.To} {
+		if _, err := netip.ParsePrefix(side); err != nil {
+			t.Exists(c.store.Keys.Network(side))
+		}
 	}
 	_, err = t.Commit(ctx)
 	if errors.Is(err, store.ErrConflict) {
@@ -84,6 +87,23 @@ func (c *Controller) AddRule(ctx context.Context, q api.RuleRequest) (api.Rule, 
 	return api.Rule{ID: id, Rule: r}, nil
 }
 
+// machine reads what is no network to open something to: a host of the fleet
+// (host:NAME), an address, or a range.
+func (s *netState) machine(to string) (netip.Prefix, bool) {
+	if name, ok := strings.CutPrefix(to, "host:"); ok {
+		for _, h := range s.hosts {
+			if h.Name == name {
+				to = h.Address
+			}
+		}
+	}
+	if a, err := netip.ParseAddr(to); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(to)
+	return p.Masked(), err == nil
+}
+
 // rule turns a request into a rule, with everything that speaks against it.
 func (s *netState) rule(q api.RuleRequest) (r record.Rule, problems []string) {
 	r = record.Rule{Protocol: q.Protocol, Port: q.Port}
@@ -94,10 +114,15 @@ func (s *netState) rule(q api.RuleRequest) (r record.Rule, problems []string) {
 	} else {
 		problems = append(problems, fmt.Sprintf("there is no network %s, and it is no address range either (docker clocker network ls shows the networks)", q.From))
 	}
-	if n, err := s.find(q.To); err == nil {
+	if to, ok := s.machine(q.To); ok {
+		r.To = to.String()
+	} else if n, err := s.find(q.To); err == nil {
 		r.To = n.ID
 	} else {
-		problems = append(problems, err.Error())
+		problems = append(problems, err.Error()+"; a host is host:NAME, a machine elsewhere its address")
+	}
+	if r.From != "" && strings.Contains(r.From, "/") && strings.Contains(r.To, "/") {
+		problems = append(problems, "one of the two must be a network of the fleet")
 	}
 	if r.From != "" && r.From == r.To {
 		problems = append(problems, "a network is open to itself already")

@@ -287,6 +287,11 @@ func TestRules(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s>%s %s %d", r.FromName, r.ToName, r.Protocol, r.Port))
 	}
 	assert.DeepEqual(t, got, []string{"192.0.2.0/24>b icmp 0", "a>b tcp 5432"})
+	toHost, err := c.AddRule(t.Context(), api.RuleRequest{From: "a", To: "host:h1", Protocol: "tcp", Port: 5000})
+	assert.NilError(t, err)
+	assert.Assert(t, strings.HasSuffix(toHost.To, "/32"), toHost.To)
+	_, err = c.AddRule(t.Context(), api.RuleRequest{From: "192.0.2.0/24", To: "192.0.2.1"})
+	assert.Assert(t, strings.Contains(refusal(t, err, 400), "one of the two"))
 	_, err = c.AddRule(t.Context(), api.RuleRequest{From: "x", To: "y", Protocol: "sctp", Port: 3})
 	text := refusal(t, err, 400)
 	for _, want := range []string{"no network x", "no network y", `protocol "sctp"`} {

@@ -86,6 +86,7 @@ func (s *Segment) settle(n *network, e segment.Endpoint, l netlink.Link, told bo
 			return err
 		}
 	}
+	n.shortcut.Changed()
 	return nil
 }
 

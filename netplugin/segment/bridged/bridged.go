@@ -71,6 +71,8 @@ type Config struct {
 	Forward6 func() error
 	Topology Topology
 	Log      *slog.Logger
+	// Shortcut takes frames past the bridges; nil for none.
+	Shortcut segment.Shortcut
 }
 
 // Segment is the bridged segment of one host.
@@ -150,6 +152,9 @@ func (s *Segment) addNetwork(n segment.Network) error {
 	x := s.networks[n.ID]
 	if x == nil {
 		x = newNetwork(n)
+		if s.Shortcut != nil {
+			x.shortcut = s.Shortcut
+		}
 		s.networks[n.ID] = x
 	}
 	s.mu.Unlock()
@@ -166,6 +171,7 @@ func (s *Segment) addNetwork(n segment.Network) error {
 		err = s.placeAll(x)
 	}
 	x.mu.Unlock()
+	x.shortcut.Changed()
 	return err
 }
 
@@ -186,7 +192,9 @@ func (s *Segment) RemoveNetwork(id string) {
 	}
 	n.mu.Lock()
 	n.gone = true
+	n.dropStations()
 	n.mu.Unlock()
+	n.shortcut.Changed()
 	s.guard.drop(segment.TunnelName(n.VNI))
 	s.removeLink(segment.TunnelName(n.VNI))
 	s.removeLink(segment.BridgeName(n.VNI))

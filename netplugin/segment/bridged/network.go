@@ -34,6 +34,8 @@ type network struct {
 	// machine are the host's own addresses on the network.
 	machine []netip.Addr
 	gone    bool
+	// shortcut is never nil, and does not change.
+	shortcut segment.Shortcut
 }
 
 // station is a hardware address that frames are sent to.
@@ -46,13 +48,14 @@ type station struct {
 func newNetwork(n segment.Network) *network {
 	return &network{
 		Network: n, here: map[netip.Addr]local{}, links: map[string]int{},
-		placed: map[netip.Addr]place{}, stations: map[mac]*station{}, hosts: map[netip.Addr]bool{},
+		placed: map[netip.Addr]place{}, stations: map[mac]*station{}, hosts: map[netip.Addr]bool{}, shortcut: byBridge{},
 	}
 }
 
 // forget makes the network as if the kernel had been told nothing: its devices
 // were made anew.
 func (n *network) forget() {
+	n.dropStations()
 	clear(n.placed)
 	clear(n.stations)
 	clear(n.hosts)
@@ -126,6 +129,14 @@ func (n *network) station(h *netlink.Handle, p place) error {
 		}
 	}
 	s.place = p
+	switch {
+	case p.Host.IsValid():
+		n.shortcut.PutStation(n.VNI, p.MAC, n.tunnel, false)
+	case p.Link != "":
+		n.shortcut.PutStation(n.VNI, p.MAC, n.links[p.Link], true)
+	default:
+		n.shortcut.DropStation(n.VNI, p.MAC)
+	}
 	return nil
 }
 
@@ -140,6 +151,7 @@ func (n *network) leave(h *netlink.Handle, m mac) error {
 		return nil
 	}
 	delete(n.stations, m)
+	n.shortcut.DropStation(n.VNI, m)
 	switch {
 	case s.Host.IsValid():
 		return errors.Join(ignoreGone(h.NeighDel(onPort(n.tunnel, m))), ignoreGone(h.NeighDel(remote(n.tunnel, m, s.Host))))

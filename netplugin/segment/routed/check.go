@@ -10,6 +10,7 @@ import (
 
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
+	"clocker.io/clocker/netplugin/underlay"
 	"clocker.io/clocker/pkg/finding"
 )
 
@@ -71,7 +72,7 @@ func (s *Segment) checkAddresses(p picture, fix bool) ([]finding.Finding, error)
 	if err != nil {
 		return nil, fmt.Errorf("find loopback: %w", err)
 	}
-	have, err := s.Handle.AddrList(lo, netlink.FAMILY_ALL)
+	have, err := underlay.Whole(func() ([]netlink.Addr, error) { return s.Handle.AddrList(lo, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -106,7 +107,7 @@ func (s *Segment) checkAddresses(p picture, fix bool) ([]finding.Finding, error)
 }
 
 func (s *Segment) checkLinks(p picture, fix bool) ([]finding.Finding, error) {
-	links, err := s.Handle.LinkList()
+	links, err := underlay.Whole(s.Handle.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

@@ -78,24 +78,27 @@ func (s *Segment) reap() {
 // removeLinks removes links, and returns those that would not go.
 func (s *Segment) removeLinks(names []string) map[string]error {
 	left := map[string]error{}
-	together := 0
+	together := map[string]netlink.Link{}
 	for _, name := range names {
-		err := s.Handle.LinkSetGroup(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}}, leaving)
-		switch {
-		case err == nil:
-			together++
-		case !missing(err):
-			left[name] = err
+		// By its index from here on: with the name of a link that is gone the
+		// kernel is asked about none, and calls that invalid.
+		l, err := s.Handle.LinkByName(name)
+		if err == nil {
+			together[name] = l
+			err = s.Handle.LinkSetGroup(l, leaving)
 		}
+		if err == nil || missing(err) {
+			continue
+		}
+		left[name] = err
 	}
-	if together > 1 && removeGroup(leaving) == nil && len(left) == 0 {
+	if len(together) > 1 && len(left) == 0 && removeGroup(leaving) == nil {
 		return nil
 	}
 	// One by one goes everywhere.
-	for _, name := range names {
-		err := s.Handle.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}})
+	for name, l := range together {
 		delete(left, name)
-		if err != nil && !missing(err) {
+		if err := s.Handle.LinkDel(l); err != nil && !missing(err) {
 			left[name] = err
 		}
 	}

@@ -17,6 +17,9 @@ import (
 
 const mainTable = unix.RT_TABLE_MAIN
 
+// loopback is the index of the loopback device in every network namespace.
+const loopback = 1
+
 // leastMTU6 is what every IPv6 way takes (RFC 8200).
 const leastMTU6 = 1280
 
@@ -81,6 +84,12 @@ func (s *Segment) resolve(p picture) (map[netip.Prefix]*netlink.Route, error) {
 func beyondRoute(r Route, hops map[way]carrier.Hop) *netlink.Route {
 	if r.Target == Nowhere {
 		return &netlink.Route{Dst: ipNet(r.Dst), Type: unix.RTN_UNREACHABLE, Protocol: Protocol, Priority: Metric, Table: mainTable}
+	}
+	if r.Target == ToSelf {
+		return &netlink.Route{
+			Dst: ipNet(r.Dst), LinkIndex: loopback, Src: r.Source.AsSlice(), Scope: netlink.SCOPE_HOST,
+			Protocol: Protocol, Priority: Metric, Type: unix.RTN_LOCAL, Table: mainTable,
+		}
 	}
 	h, ok := hops[way{r.Carrier, r.Host}]
 	if !ok {

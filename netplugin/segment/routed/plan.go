@@ -13,11 +13,12 @@ import (
 type Target int
 
 // A route leads to nothing (and the sender is told so), to a local endpoint's
-// link, or to another host.
+// link, to another host, or to the host itself.
 const (
 	Nowhere Target = iota
 	ToLink
 	ToHost
+	ToSelf
 )
 
 // Route is one route that this host must have.
@@ -63,6 +64,11 @@ func plan(p place, t *topology.Topology) []Route {
 			if err == nil && owner != p.host {
 				add(Route{Dst: dst, Target: ToHost, Host: owner, Via: via, Carrier: carrierName(n), MTU: n.MTU, Source: p.source(n, dst.Addr())})
 			}
+		}
+		// What the host itself sends to a service is routed before package lb
+		// translates it, and again after that.
+		for _, a := range p.services(n, t) {
+			add(Route{Dst: netip.PrefixFrom(a, a.BitLen()), Target: ToSelf, Source: p.source(n, a)})
 		}
 		blocks := t.Blocks[n.ID]
 		for block, b := range blocks {
@@ -111,6 +117,23 @@ func (p place) source(n segment.Network, to netip.Addr) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// services are the services' addresses that the host itself may ask, as a
+// machine on the network.
+func (p place) services(n segment.Network, t *topology.Topology) []netip.Addr {
+	if len(p.machines[n.ID]) == 0 {
+		return nil
+	}
+	var all []netip.Addr
+	for _, v := range t.Services[n.ID] {
+		for _, text := range []string{v.Address, v.Address6} {
+			if a, err := netip.ParseAddr(text); err == nil && p.source(n, a).IsValid() {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
 }
 
 // near is what the host itself talks to local endpoints as: at least the

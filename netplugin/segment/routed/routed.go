@@ -26,6 +26,7 @@ import (
 	"clocker.io/clocker/netplugin/carrier"
 	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
+	"clocker.io/clocker/netplugin/underlay"
 )
 
 // What marks the kernel's objects as ours. Metric keeps our routes from ever
@@ -342,7 +343,7 @@ func (s *Segment) Gone() ([]segment.Endpoint, error) {
 
 // links lists the links that are ours: index by name.
 func (s *Segment) links() (map[string]int, error) {
-	all, err := s.Handle.LinkList()
+	all, err := underlay.Whole(s.Handle.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

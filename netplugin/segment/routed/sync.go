@@ -21,15 +21,19 @@ const (
 	// have when nothing tells of a difference.
 	verifyEvery = 30 * time.Second
 	// settleTime is waited after the kernel told of a change, so that a burst
-	// costs one comparison.
+	// costs one comparison. What changes in the fleet does not wait for it.
 	settleTime = 500 * time.Millisecond
+	// leastRetry is how soon a sync that was not complete is repeated, twice as
+	// long each time up to verifyEvery: what it lacked may be there at once, or
+	// for long not, as a host that has not said how it is reached.
+	leastRetry = 250 * time.Millisecond
 	// gatherTime is the least time between two plans, so that a burst of
 	// changes in the fleet costs few of them.
 	gatherTime = 3 * time.Millisecond
 )
 
 // Kinds are what the routes of a host follow from.
-var Kinds = []topology.Kind{topology.Network, topology.Block, topology.Endpoint, topology.Underlay, topology.Rule}
+var Kinds = []topology.Kind{topology.Network, topology.Block, topology.Endpoint, topology.Underlay, topology.Rule, topology.Service}
 
 // Run keeps the host's routes in step with the topology until ctx ends, and
 // puts back what something else removed. changed signals a change of the
@@ -38,30 +42,44 @@ func (s *Segment) Run(ctx context.Context, changed <-chan struct{}) error {
 	drift := s.watchKernel(ctx)
 	verify := time.NewTicker(verifyEvery)
 	defer verify.Stop()
+	// Both are nil while there is nothing to wait for.
+	var settled, again <-chan time.Time
+	wait := leastRetry
 	force := true
 	for {
 		start := time.Now()
-		if err := s.sync(force); err != nil {
+		err := s.sync(force)
+		again, force = nil, false
+		if err == nil {
+			wait = leastRetry
+		} else {
 			s.Log.Warn("routes not complete, trying again", "error", err)
+			again = time.After(wait)
+			wait = min(2*wait, verifyEvery)
 		}
-		force = false
 		// However much there is to plan, it never takes all of a processor.
 		if !pause(ctx, max(gatherTime, 2*time.Since(start))) {
 			return ctx.Err()
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		case <-s.kick:
-			force = true
-		case <-verify.C:
-			force = true
-		case <-drift:
-			if !pause(ctx, settleTime) {
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
 				return ctx.Err()
+			case <-changed:
+				waiting = false
+			case <-s.kick:
+				waiting, force = false, true
+			case <-verify.C:
+				waiting, force = false, true
+			case <-again:
+				waiting, force = false, true
+			case <-settled:
+				waiting, force, settled = false, true, nil
+			case <-drift:
+				if settled == nil {
+					settled = time.After(settleTime)
+				}
 			}
-			force = true
 		}
 	}
 }

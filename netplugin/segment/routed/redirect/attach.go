@@ -38,16 +38,15 @@ func filter(index int) *netlink.BpfFilter {
 	}
 }
 
-func (r *Redirect) attach(index int, p *ebpf.Program) error {
-	if err := r.handle.QdiscAdd(clsact(index)); err != nil && !errors.Is(err, syscall.EEXIST) {
+func attach(h *netlink.Handle, index int, p *ebpf.Program) error {
+	if err := h.QdiscAdd(clsact(index)); err != nil && !errors.Is(err, syscall.EEXIST) {
 		return fmt.Errorf("redirect packets of interface %d: %w", index, err)
 	}
 	f := filter(index)
 	f.Fd = p.FD()
-	if err := r.handle.FilterReplace(f); err != nil {
+	if err := h.FilterReplace(f); err != nil {
 		return fmt.Errorf("redirect packets of interface %d: %w", index, err)
 	}
-	r.attached[index] = p
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clocker.io/clocker/netplugin/policy"
+	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
 )
 
@@ -27,6 +28,8 @@ type Config struct {
 	Handle   *netlink.Handle
 	Table    *policy.Table
 	Topology Topology
+	// Bridges are the host's bridged networks; nil for none.
+	Bridges segment.Bridges
 	// Protocol marks the segment's routes.
 	Protocol int
 	Log      *slog.Logger
@@ -78,7 +81,7 @@ func (k *Keeper) PutEndpoint(e policy.Endpoint) error {
 	if len(e.Ports) > 0 {
 		// A plan that was made before is applied first.
 		k.applying.Lock()
-		err := k.r.Drop(e.Address)
+		err := errors.Join(k.r.Drop(e.Address), k.r.Frames().dropPort(e.Link))
 		k.applying.Unlock()
 		if err != nil {
 			return fmt.Errorf("redirect no more to %s: %w", e.Address, err)
@@ -95,7 +98,7 @@ func (k *Keeper) RemoveEndpoint(link string) error {
 	delete(k.publishing, link)
 	delete(k.addresses, link)
 	k.mu.Unlock()
-	err := k.r.DropLink(a, link)
+	err := errors.Join(k.r.DropLink(a, link), k.r.Frames().dropPort(link))
 	return errors.Join(err, k.Table.RemoveEndpoint(link))
 }
 
@@ -202,9 +205,34 @@ func (k *Keeper) apply() error {
 	k.mu.Unlock()
 	var not map[string]bool
 	k.Topology.Read(func(t *topology.Topology, _ topology.Knowledge) { not = translated(t) })
-	ends, ways, entries := plan(k.State(), not, publishing, routes)
-	return k.r.Apply(ends, ways, entries)
+	state := k.State()
+	ends, ways, entries := plan(state, not, publishing, routes)
+	err = k.r.Apply(ends, ways, entries)
+	if k.Bridges != nil {
+		ports, tunnels := k.Bridges.Shortened()
+		err = errors.Join(err, k.r.Frames().apply(planFrames(state, not, publishing, ports, tunnels)))
+	}
+	return err
 }
+
+var _ segment.Shortcut = (*Keeper)(nil)
+
+// PutStation is that of [segment.Shortcut].
+func (k *Keeper) PutStation(vni int, mac [6]byte, link int, local bool) {
+	if err := k.r.Frames().putStation(vni, mac, link, local); err != nil {
+		k.Log.Warn("frames go by the bridge", "error", err)
+	}
+}
+
+// DropStation is that of [segment.Shortcut].
+func (k *Keeper) DropStation(vni int, mac [6]byte) {
+	if err := k.r.Frames().dropStation(vni, mac); err != nil {
+		k.Log.Warn("frames still pass the bridge by", "error", err)
+	}
+}
+
+// Changed is that of [segment.Shortcut].
+func (k *Keeper) Changed() { k.again() }
 
 // routes are the segment's IPv4 routes in the kernel.
 func (k *Keeper) routes() ([]Route, error) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"clocker.io/clocker/netplugin/policy"
+	"clocker.io/clocker/netplugin/segment"
 	"clocker.io/clocker/netplugin/topology"
 )
 
@@ -84,4 +85,27 @@ func networkOf(subnets map[netip.Prefix]string, p netip.Prefix) string {
 		}
 	}
 	return ""
+}
+
+// planFrames works out which ports and tunnels of bridges take part: those of
+// networks whose packets nothing translates, and of endpoints that publish no
+// port.
+func planFrames(s policy.State, not map[string]bool, publishing map[string]bool, ports []segment.Port, tunnels []segment.Tunnel) ([]segment.Port, []segment.Tunnel) {
+	var outPorts []segment.Port
+	var outTunnels []segment.Tunnel
+	known := map[string]bool{}
+	for _, e := range s.Endpoints {
+		known[e.Link] = len(e.Ports) == 0
+	}
+	for _, p := range ports {
+		if known[p.Name] && !publishing[p.Name] && !not[p.Network] {
+			outPorts = append(outPorts, p)
+		}
+	}
+	for _, t := range tunnels {
+		if !not[t.Network] {
+			outTunnels = append(outTunnels, t)
+		}
+	}
+	return outPorts, outTunnels
 }

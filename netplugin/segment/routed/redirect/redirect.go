@@ -62,6 +62,8 @@ type Redirect struct {
 	tables
 	handle       *netlink.Handle
 	leave, enter *ebpf.Program
+	// frames are those of bridged networks; never nil.
+	frames *Frames
 
 	mu       sync.Mutex
 	networks map[string]uint32     // numbers of networks; guarded by mu
@@ -103,6 +105,9 @@ func New(h *netlink.Handle) (*Redirect, error) {
 	program(&r.leave, "clocker_leave")
 	program(&r.enter, "clocker_enter")
 	if err == nil {
+		r.frames, err = newFrames(h, r.tables.until)
+	}
+	if err == nil {
 		err = Clean(h)
 	}
 	if err != nil {
@@ -134,6 +139,7 @@ func (r *Redirect) Close() {
 			p.Close()
 		}
 	}
+	r.frames.close()
 	r.tables.close()
 }
 
@@ -244,9 +250,14 @@ func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
 		}
 	}
 	for i, p := range wantLinks {
-		if r.attached[i] != p {
-			errs = append(errs, r.attach(i, p))
+		if r.attached[i] == p {
+			continue
 		}
+		if err := attach(r.handle, i, p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.attached[i] = p
 	}
 	return errors.Join(errs...)
 }
