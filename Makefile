@@ -128,10 +128,14 @@ e2e: needs build $(GOTESTSUM) ## Run the scenarios on a testbed (RUN=regexp for 
 	@GOTESTSUM=$(GOTESTSUM) RUN='$(RUN)' hack/test e2e
 
 .PHONY: bench
-bench: needs build ## Measure deploys and networks beside Docker's own (N=5 rounds), and the parts
+bench: needs build ## Measure everything beside its rivals, and print a table of ratios (N=5 rounds, BENCH=regexp for some)
 	@mkdir -p out
-	@$(GO) test -run '^$$' -bench . -benchtime $(or $(N),5)x -timeout 30m ./e2e | tee out/bench.txt
-	@$(GO) test -run '^$$' -bench . $$($(GO) list ./... | grep -v '/e2e\(/\|$$\)') | grep -v 'no test files' | tee -a out/bench.txt
+	@rm -f out/bench.txt
+	@$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime $(or $(N),5)x -timeout 30m ./e2e | tee out/bench.txt
+	@$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -p 1 -timeout 20m \
+		$$(grep -rl --include='*_test.go' '^func Benchmark' . | grep -v '^./e2e/' | xargs -n1 dirname | sort -u) | \
+		{ grep -v -e '^PASS$$' -e '^ok ' || true; } | tee -a out/bench.txt
+	@hack/ratios out/bench.txt | tee out/ratios.txt
 
 ##### Try it out
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -193,8 +194,15 @@ func BenchmarkNetworks(b *testing.B) {
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(table.Ratio("routed", "raw", measures[0].Row), "routed/raw")
-	b.ReportMetric(table.Ratio("routed", "overlay", measures[0].Row), "routed/overlay")
+	for _, c := range table.Contenders {
+		for _, base := range []string{"raw", "overlay"} {
+			for _, m := range measures {
+				if r := table.Ratio(c, base, m.Row); c != base && !math.IsNaN(r) {
+					b.ReportMetric(r, c+"/"+base+":"+strings.ReplaceAll(m.Name, " ", "_"))
+				}
+			}
+		}
+	}
 	if err := table.Print(os.Stdout, "raw", "overlay"); err != nil {
 		b.Fatal(err)
 	}

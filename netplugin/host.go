@@ -153,7 +153,7 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	g.Go(func() error {
 		return fast.Run(ctx, view.Changes(ctx, topology.Service, topology.Published, topology.Network))
 	})
-	balancer := lb.New(lb.Config{Host: c.HostID, View: view, Now: time.Now, Log: log})
+	balancer := lb.New(lb.Config{Host: c.HostID, View: view, Clear: fast.Settle, Now: time.Now, Log: log})
 	g.Go(func() error { return balancer.Run(ctx, view.Changes(ctx, lb.Kinds...)) })
 	g.Go(func() error {
 		return h.answerAgent(ctx, c.HostID, view, table, kernel, ways.byName, log, links, frames, table, networks, pools, balancer)

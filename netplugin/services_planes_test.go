@@ -281,3 +281,51 @@ func (f *spreadFleet) mesh(t *testing.T) {
 	f.Outside.Run("ip", "addr", "replace", "2001:db8:77::1/64", "dev", "link", "nodad")
 	f.answers(t, f.Outside, "tcp6", net.JoinHostPort(six, "8080"), "a2")
 }
+
+// The first connections to a network's first service are as good as any: from
+// the moment the host translates them, what comes back is too, though packets
+// between containers went past that until then.
+func TestFirstServiceResetsNothing(t *testing.T) {
+	w := nettest.NewWorld(t, plugin)
+	h1, h2 := w.AddHost(), w.AddHost()
+	for _, segment := range []string{"routed", "bridged"} {
+		for round := range 2 {
+			n, err := registry.Create(t.Context(), w.Store, time.Now(), registry.Request{
+				Name: fmt.Sprint(segment, round), App: "app", Egress: "plugin", Segment: segment, IPv6: true,
+			})
+			assert.NilError(t, err)
+			f := &spreadFleet{World: w, near: h1, far: h2, network: n}
+			f.on1, f.on2 = h1.CreateNetwork(&n, nil), h2.CreateNetwork(&n, nil)
+			f.caller = f.on1.Run()
+			f.a, f.b = f.replica(t, f.on1, fmt.Sprint("a", segment, round)), f.replica(t, f.on2, fmt.Sprint("b", segment, round))
+			for _, r := range []named{f.a, f.b} {
+				f.answers(t, f.caller.Namespace, "tcp4", r.Address+":80", r.task)
+			}
+			// Shorter ways are taken by then.
+			for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+				f.answers(t, f.caller.Namespace, "tcp4", f.b.Address+":80", f.b.task)
+			}
+			f.vip, f.vip6 = virtualBoth(t, w, &n, "web")
+			seen := map[string]bool{}
+			h1.Eventually(5*time.Second, "both replicas answer", func() error {
+				name, _, err := once(f.caller.Namespace, "tcp4", f.vip+":80")
+				switch {
+				case err == nil:
+					seen[name] = true
+				case strings.Contains(err.Error(), "reset"):
+					t.Fatalf("%s, round %d: %v", segment, round, err)
+				case len(seen) > 0:
+					t.Fatalf("%s, round %d: after answers: %v", segment, round, err)
+				}
+				if len(seen) < 2 {
+					return fmt.Errorf("%v so far: %v", seen, err)
+				}
+				return nil
+			})
+			for _, r := range []named{f.a, f.b} {
+				r.hide(t, w)
+				r.Stop()
+			}
+		}
+	}
+}

@@ -180,7 +180,7 @@ func (d *Driver) requestExplicit(n *network, f *family, a netip.Addr, name strin
 		holder, held := n.holder(a)
 		if held {
 			d.mu.Unlock()
-			if d.stillInUse(n, a, holder.Name, name) {
+			if !d.abandoned(n, a, holder, name) {
 				return netip.Prefix{}, d.inUse(a, holder.Name)
 			}
 			// Its holder is no more; the engine did not say so.
@@ -231,10 +231,11 @@ func (d *Driver) ReleaseAddress(r *helper.ReleaseAddressRequest) error {
 	}
 	d.mu.Lock()
 	n := d.find(p.network)
-	if n == nil {
-		d.mu.Unlock()
+	d.mu.Unlock()
+	if n == nil || !d.mayRelease(n, a) {
 		return nil
 	}
+	d.mu.Lock()
 	commit := d.append(d.release(n, a)...)
 	d.mu.Unlock()
 	if err := commit.Wait(); err != nil {

@@ -182,7 +182,9 @@ func (d *Driver) answer(ctx context.Context, it store.Item[record.Ask]) error {
 	}
 	defer unlock()
 	key, revision, no := d.lendFor(n, a, it.Value)
-	if no != nil {
+	if errors.Is(no, errLater) {
+		return nil
+	} else if no != nil {
 		return d.refuse(ctx, it, no.Error())
 	}
 	pinKey := d.st.Keys.Pin(n.id, a.String())
@@ -207,6 +209,9 @@ func (d *Driver) answer(ctx context.Context, it store.Item[record.Ask]) error {
 	return nil
 }
 
+// errLater means that a question is answered when more is known.
+var errLater = errors.New("to be answered later")
+
 // lendFor lends an address for a question, on the disk, and returns the block
 // that it rests on. The error says why not.
 func (d *Driver) lendFor(n *network, a netip.Addr, ask record.Ask) (key string, revision int64, no error) {
@@ -227,6 +232,10 @@ func (d *Driver) lendFor(n *network, a netip.Addr, ask record.Ask) (key string, 
 		}
 		d.mu.Lock()
 		if now, still := f.share.Holder(a); still && now == holder {
+			if !d.doubt(n, a, holder, ask.Container) {
+				d.mu.Unlock()
+				return "", 0, errLater
+			}
 			d.append(d.release(n, a)...)
 		}
 	} else if held {

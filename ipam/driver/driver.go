@@ -55,6 +55,10 @@ type Config struct {
 	// Answer is for how long another host is waited for that is asked for an
 	// address of its blocks; 0 means 1 s.
 	Answer time.Duration
+	// Doubt is for how long an address that is held must have been without an
+	// endpoint before it is given to who asks for it; 0 means 500 ms. It is
+	// less than Answer.
+	Doubt time.Duration
 	// Routes are the destinations of the host's own routes, which new
 	// subnets keep away from; those of the fleet's networks must not be
 	// among them. May be nil.
@@ -147,6 +151,7 @@ func (c *Config) defaults() {
 	set(&c.Tick, 5*time.Second)
 	set(&c.Timeout, 3*time.Second)
 	set(&c.Answer, time.Second)
+	set(&c.Doubt, 500*time.Millisecond)
 	set(&c.Settle, 30*time.Second)
 	set(&c.Alive, 10*time.Second)
 	if c.Now == nil {

@@ -55,6 +55,9 @@ type network struct {
 	tried map[netip.Addr]bool
 	// lending are addresses that may, or may not, have become a pin.
 	lending map[netip.Addr]struct{}
+	// doubts are the addresses of which it is looked whether their holders are
+	// gone: nil while it is, then the holder that is.
+	doubts map[netip.Addr]*ipam.Held
 	// cooldown is the shares'; it never changes.
 	cooldown time.Duration
 }
@@ -125,6 +128,7 @@ func newNetwork(r record.Network, cooldown time.Duration) (*network, error) {
 		ops: make(chan struct{}, 1), id: r.ID, record: r, cooldown: cooldown,
 		dirty: map[netip.Addr]struct{}{}, notes: map[netip.Addr]Note{}, pins: map[netip.Addr]*pin{}, unpin: map[netip.Addr]string{},
 		busy: map[netip.Addr]chan struct{}{}, kept: map[string]waiting{}, keep: map[netip.Addr]string{}, tried: map[netip.Addr]bool{}, lending: map[netip.Addr]struct{}{},
+		doubts: map[netip.Addr]*ipam.Held{},
 	}
 	for i, gateway := range []string{r.Gateway, r.Gateway6} {
 		if layouts[i] == nil {

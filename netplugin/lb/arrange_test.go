@@ -49,6 +49,19 @@ func TestArrange(t *testing.T) {
 	})
 }
 
+// Networks are cleared of shorter ways when they are first translated.
+func TestWidens(t *testing.T) {
+	none, service, port := NewState(), NewState(), NewState()
+	service.Networks["a"] = Network{}
+	port.Ports[Socket{"tcp", 80}] = Port{Network: "a"}
+	for _, x := range []struct {
+		had, want State
+		wider     bool
+	}{{none, none, false}, {none, service, true}, {service, service, false}, {none, port, true}, {port, port, false}, {service, none, false}} {
+		assert.Equal(t, widens(x.had, x.want), x.wider)
+	}
+}
+
 // A change brings a table from any state to any other.
 func TestChange(t *testing.T) {
 	state := func(t *rapid.T, label string) State {

@@ -29,8 +29,12 @@ type Config struct {
 	// Host is the host's id.
 	Host string
 	View View
-	Now  func() time.Time
-	Log  *slog.Logger
+	// Clear, which may be nil, is called before connections of a network are
+	// translated that were not so far: when it returns, the network's packets
+	// go where that is done, and what comes back too.
+	Clear func() error
+	Now   func() time.Time
+	Log   *slog.Logger
 }
 
 // Balancer keeps the table of a host in step with the topology.
@@ -67,11 +71,11 @@ func (b *Balancer) Run(ctx context.Context, changed <-chan struct{}) error {
 	defer b.ports.Close()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	passing, look := true, true // an earlier run may have left the rule
+	look := true
 	for n := 0; ; {
 		err := b.Sync()
-		if now := b.passes(); err == nil && (now != passing || now && look) {
-			err, passing = assertDockerUser(now), now
+		if err == nil && look {
+			err = assertDockerUser(true)
 		}
 		if err != nil {
 			b.Log.Error("services not balanced as they should be, trying again", "error", err)
@@ -111,6 +115,11 @@ func (b *Balancer) Sync() error {
 	}
 	b.ports.Set(want.Ports)
 	want = settle(b.state, want)
+	if b.Clear != nil && widens(b.state, want) {
+		if err := b.Clear(); err != nil {
+			b.Log.Warn("packets of newly balanced networks may go astray for a moment", "error", err)
+		}
+	}
 	if !b.loaded {
 		if err := b.conn.Load(Render(want)); err != nil {
 			return err
@@ -192,13 +201,6 @@ func (b *Balancer) serves(l Lost) bool {
 		return slices.Contains(b.state.Services[l.Service].Replicas, l.Replica)
 	}
 	return slices.Contains(b.state.Ports[l.Port].targets(), l.Replica)
-}
-
-// passes reports whether this host passes connections on to others' ports.
-func (b *Balancer) passes() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.state.Ports) > 0
 }
 
 // look compares the kernel's table with what it should be.

@@ -59,6 +59,26 @@ func change(had, want State) (c nft.Change, whole bool) {
 	return c, false
 }
 
+// widens reports whether connections of a network are translated that were not
+// in the state before.
+func widens(had, want State) bool {
+	for id := range want.Networks {
+		if _, ok := had.Networks[id]; !ok {
+			return true
+		}
+	}
+	balanced := map[string]bool{}
+	for _, p := range had.Ports {
+		balanced[p.Network] = true
+	}
+	for _, p := range want.Ports {
+		if !balanced[p.Network] {
+			return true
+		}
+	}
+	return false
+}
+
 func (p Port) same(q Port) bool {
 	return p.Address == q.Address && p.Target == q.Target && p.Network == q.Network &&
 		slices.Equal(p.Replicas, q.Replicas) && slices.Equal(p.Replicas6, q.Replicas6) &&

@@ -15,7 +15,8 @@ import (
 // Docker sets the policy of the FORWARD chain to DROP, and leaves the chain
 // DOCKER-USER to others. One rule there, of each family, accepts what this host
 // passes on to another one's port. It stands after those of package policy,
-// which must be first.
+// which must be first, and is there whether or not there are such ports: what
+// comes and goes with them would be one more change in others' chain.
 const dockerUserTable, dockerUserChain = "filter", "DOCKER-USER"
 
 var dockerFamilies = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}

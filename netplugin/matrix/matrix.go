@@ -16,12 +16,12 @@ import (
 // plugin's, for an application.
 type Maker func(name, app string) *record.Network
 
-// spot is a place with what is needed to try it.
-type spot struct {
+// Spot is a place with what is needed to try it.
+type Spot struct {
 	Place
 	*nettest.Namespace
-	// addresses are by family, "4" and "6".
-	addresses map[string]string
+	// Addresses are by family, "4" and "6".
+	Addresses map[string]string
 }
 
 const (
@@ -41,21 +41,32 @@ func Run(t *testing.T, w *nettest.World, h1, h2 *nettest.Host, create Maker) {
 	t.Helper()
 	spots := populate(w, h1, h2, create)
 	for _, s := range spots {
-		for family, a := range s.addresses {
-			s.Serve(join(a))
+		for family, a := range s.Addresses {
 			if s.Kind == Container {
 				via := map[string]string{"4": map[string]string{h1.ID: h1.Address, h2.ID: h2.Address}[s.Host], "6": address6(map[string]*nettest.Host{h1.ID: h1, h2.ID: h2}[s.Host])}[family]
 				w.Outside.Run("ip", "-"+family, "route", "add", a, "via", via)
 			}
 		}
 	}
+	Try(t, spots)
+}
+
+// Try tries every pair of some places. The outside has routes to the
+// containers, so that it is the hosts that keep it away from them.
+func Try(t *testing.T, spots []Spot) {
+	t.Helper()
+	for _, s := range spots {
+		for _, a := range s.Addresses {
+			s.Serve(join(a))
+		}
+	}
 	slots := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
 	for _, from := range spots {
 		for _, to := range spots {
-			for family := range to.addresses {
+			for family := range to.Addresses {
 				for _, by := range Transports {
-					if from.Name == to.Name || from.addresses[family] == "" {
+					if from.Name == to.Name || from.Addresses[family] == "" {
 						continue
 					}
 					wg.Go(func() {
@@ -89,13 +100,13 @@ func address6(h *nettest.Host) string {
 	return "2001:db8:77::" + h.Address[strings.LastIndex(h.Address, ".")+1:]
 }
 
-func populate(w *nettest.World, h1, h2 *nettest.Host, create Maker) []spot {
-	var spots []spot
+func populate(w *nettest.World, h1, h2 *nettest.Host, create Maker) []Spot {
+	var spots []Spot
 	container := func(name, app, network string, n *nettest.Network) {
 		c := n.Run()
-		spots = append(spots, spot{
+		spots = append(spots, Spot{
 			Place:     Place{Name: name, Kind: Container, App: app, Network: network, Host: n.Host.ID},
-			Namespace: c.Namespace, addresses: map[string]string{"4": c.Address, "6": c.Address6},
+			Namespace: c.Namespace, Addresses: map[string]string{"4": c.Address, "6": c.Address6},
 		})
 	}
 	red, green, blue := create("red", "shop"), create("green", "shop"), create("blue", "bank")
@@ -107,20 +118,20 @@ func populate(w *nettest.World, h1, h2 *nettest.Host, create Maker) []spot {
 	container("blue, host 1", "bank", "blue", h1.CreateNetwork(blue, nil))
 	container("blue, host 2", "bank", "blue", blue2)
 	for i, h := range []*nettest.Host{h1, h2} {
-		spots = append(spots, spot{
+		spots = append(spots, Spot{
 			Place:     Place{Name: fmt.Sprint("host ", i+1), Kind: Host, Host: h.ID},
-			Namespace: h.Namespace, addresses: map[string]string{"4": h.Address, "6": address6(h)},
+			Namespace: h.Namespace, Addresses: map[string]string{"4": h.Address, "6": address6(h)},
 		})
 	}
-	return append(spots, spot{
-		Place: Place{Name: "outside", Kind: Outside}, Namespace: w.Outside, addresses: map[string]string{"4": "10.77.0.1", "6": outside6},
+	return append(spots, Spot{
+		Place: Place{Name: "outside", Kind: Outside}, Namespace: w.Outside, Addresses: map[string]string{"4": "10.77.0.1", "6": outside6},
 	})
 }
 
 func join(a string) string { return net.JoinHostPort(a, port) }
 
 // try tries one pair once, or for a while if it must get through.
-func try(t *testing.T, from, to spot, family string, by Transport) {
+func try(t *testing.T, from, to Spot, family string, by Transport) {
 	allowed, why := Verdict(from.Place, to.Place, by)
 	within := doubt
 	if allowed {
@@ -129,9 +140,9 @@ func try(t *testing.T, from, to spot, family string, by Transport) {
 	var err error
 	for end := time.Now().Add(patience); ; {
 		if by == "icmp" {
-			err = from.Ping(to.addresses[family], within)
+			err = from.Ping(to.Addresses[family], within)
 		} else {
-			_, err = from.Ask(string(by)+family, "", join(to.addresses[family]), within)
+			_, err = from.Ask(string(by)+family, "", join(to.Addresses[family]), within)
 		}
 		if err == nil || !allowed || time.Now().After(end) {
 			break

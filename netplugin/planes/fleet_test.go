@@ -121,7 +121,7 @@ func (f *fleet) network(name string) *record.Network {
 func (f *fleet) settled() {
 	f.near.Eventually(10*time.Second, "rules", func() error {
 		out := f.near.Run("nft", "list", "ruleset")
-		want := []string{`"ck*" counter`, f.near.Address, f.far.Address}
+		want := []string{`"ck*" counter`, "meta mark & 0x02000000 == 0x02000000 counter", f.near.Address, f.far.Address}
 		for _, h := range []*nettest.Host{f.near, f.far} {
 			want = append(want, "2001:db8:", "::1"+h.ID[len("host"):])
 		}

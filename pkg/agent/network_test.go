@@ -124,12 +124,13 @@ func TestSettle(t *testing.T) {
 	app := record.Network{ID: "a", Name: "shop_default", App: "shop", Subnet: "10.1.0.0/20"}
 	hand := record.Network{ID: "h", Name: "lab", Subnet: "10.2.0.0/20"}
 	nameless := record.Network{ID: "u", Subnet: "10.3.0.0/20"}
+	six := record.Network{ID: "u", Subnet6: "fd00:3::/64"}
 	made := func(r record.Network) engine.Network {
 		return engine.Network{ID: "d-" + r.ID, Name: r.Name, Driver: engine.Driver, FleetID: r.ID,
 			Labels: map[string]string{engine.LabelNetwork: r.ID}}
 	}
 	byHand := func(r record.Network, name string) engine.Network {
-		return engine.Network{ID: "d-" + r.ID, Name: name, Driver: engine.Driver, Subnets: []string{r.Subnet}}
+		return engine.Network{ID: "d-" + r.ID, Name: name, Driver: engine.Driver, Subnets: subnets(r)}
 	}
 	records := func(rs ...record.Network) map[string]record.Network {
 		m := map[string]record.Network{}
@@ -152,6 +153,7 @@ func TestSettle(t *testing.T) {
 		{"a hand-made one is mirrored", netView{Records: records(hand)}, []netVerb{netMake}},
 		{"not before it has a name", netView{Records: records(nameless)}, nil},
 		{"it is named where it was made", netView{Records: records(nameless), Docker: []engine.Network{byHand(nameless, "x")}}, []netVerb{netName}},
+		{"also if it has no IPv4", netView{Records: records(six), Docker: []engine.Network{byHand(six, "x")}}, []netVerb{netName}},
 		{"and then left alone", netView{Records: records(hand), Docker: []engine.Network{byHand(hand, "lab")}, Complete: true}, nil},
 		{"it goes with the fleet's", netView{Removed: yes, Docker: []engine.Network{{ID: "d", Name: "lab", Driver: engine.Driver, FleetID: "h"}}}, []netVerb{netRemove}},
 		{"one that etcd never had stays", netView{Docker: []engine.Network{byHand(hand, "lab")}, Complete: true}, nil},

@@ -77,6 +77,9 @@ type Controller struct {
 
 	lead   leadership
 	events eventLease
+
+	// exhaustedEvery stands in for the constant of that name, unless it is 0.
+	exhaustedEvery time.Duration
 }
 
 // Run runs a controller until ctx ends or something fails that a restart

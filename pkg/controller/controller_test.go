@@ -33,6 +33,7 @@ func newController(t *testing.T, client *clientv3.Client, name string) (*Control
 		fleet: "f", url: "https://" + name, config: &controllerconfig.Config{Name: name},
 		etcd: etcdAccess{client: client, kind: "external"}, authority: authority,
 		store: store.New(client, "f"), log: slog.New(slog.DiscardHandler), now: time.Now,
+		exhaustedEvery: 50 * time.Millisecond,
 	}
 	c.cache = newCache(c.fleet)
 	assert.NilError(t, c.bootstrap(t.Context()))

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,20 +20,25 @@ import (
 
 func mapKeys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }
 
+// exhaustedEvery is how often an address is looked for again when none was left.
+const exhaustedEvery = 30 * time.Second
+
 // keepServices gives services their addresses, and every host's ports their
 // services, as applications come, change and go, until ctx ends. What fails is
-// tried again.
+// tried again, and so are services that there was no address for: addresses
+// may have become free.
 func (c *Controller) keepServices(ctx context.Context) {
 	const retry = time.Second
 	var had wantedNet
 	known := false
 	told := map[string]bool{}
+	again := time.Time{} // when to try again for those without an address
 	for {
 		changed := c.cache.next()
 		want := c.wantedNet()
 		wait := (<-chan time.Time)(nil)
 		if !known || !want.equal(had) {
-			err := c.syncServices(ctx, want, told)
+			without, err := c.syncServices(ctx, want, told)
 			if err == nil {
 				err = c.syncPublished(ctx, want.ports)
 			}
@@ -44,15 +50,21 @@ func (c *Controller) keepServices(ctx context.Context) {
 					c.log.Warn("addresses of services cannot be written, trying again", "error", err)
 				}
 				wait = time.After(retry)
+			case without > 0:
+				had, known, again = want, true, time.Now().Add(cmp.Or(c.exhaustedEvery, exhaustedEvery))
 			default:
-				had, known = want, true
+				had, known, again = want, true, time.Time{}
 			}
+		}
+		if wait == nil && !again.IsZero() {
+			wait = time.After(time.Until(again))
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
 		case <-wait:
+			known = false
 		}
 	}
 }
@@ -99,15 +111,16 @@ func (c *Controller) wantedNet() wantedNet {
 
 // syncServices makes the addresses of services in etcd what is wanted. Each
 // network is a transaction of its own, which holds only while this controller
-// leads and nobody has taken a block that it claims.
-func (c *Controller) syncServices(ctx context.Context, want wantedNet, told map[string]bool) error {
+// leads and nobody has taken a block that it claims. without counts the
+// services that no address is left for.
+func (c *Controller) syncServices(ctx context.Context, want wantedNet, told map[string]bool) (without int, err error) {
 	fence, _ := c.lead.get()
 	if fence == nil {
-		return store.ErrConflict
+		return 0, store.ErrConflict
 	}
 	all, _, err := store.List[record.Service](ctx, c.store, c.store.Keys.Services())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	have := map[string]map[string]record.Service{}
 	for _, it := range all {
@@ -126,32 +139,36 @@ func (c *Controller) syncServices(ctx context.Context, want wantedNet, told map[
 		if len(have[id])+len(wanted[id]) == 0 {
 			continue
 		}
-		errs = append(errs, c.syncNetwork(ctx, n, have[id], wanted[id], fence, told))
+		left, err := c.syncNetwork(ctx, n, have[id], wanted[id], fence, told)
+		without += left
+		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return without, errors.Join(errs...)
 }
 
 // syncNetwork is [Controller.syncServices] for one network.
-func (c *Controller) syncNetwork(ctx context.Context, n record.Network, have map[string]record.Service, want []serviceIn, fence fence, told map[string]bool) error {
+func (c *Controller) syncNetwork(ctx context.Context, n record.Network, have map[string]record.Service, want []serviceIn, fence fence, told map[string]bool) (without int, err error) {
 	h := holdings{network: n.ID, services: have, blocks: map[netip.Prefix]bool{}}
-	var err error
 	if h.layouts, err = registry.Layouts(n); err != nil {
-		return err
+		return 0, err
 	}
 	k := c.store.Keys
 	blocks, _, err := store.List[record.Block](ctx, c.store, k.NetworkBlocks(n.ID))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	revisions := map[netip.Prefix]int64{}
 	for _, it := range blocks {
 		b, err := netip.ParsePrefix(strings.Replace(path.Base(it.Key), "_", "/", 1))
 		if err != nil {
-			return fmt.Errorf("read key %s: %w", it.Key, err)
+			return 0, fmt.Errorf("read key %s: %w", it.Key, err)
 		}
 		h.blocks[b], revisions[b] = it.Value.State == record.BlockServices, it.Revision
 	}
 	p := planAddresses(h, want)
+	for _, s := range p.add {
+		delete(told, n.ID+"/"+s.App+"/"+s.Service)
+	}
 	for _, s := range p.without {
 		if key := s.network + "/" + s.app + "/" + s.service; !told[key] {
 			told[key] = true
@@ -175,7 +192,7 @@ func (c *Controller) syncNetwork(ctx context.Context, n record.Network, have map
 	for _, address := range slices.Sorted(maps.Keys(p.add)) {
 		if t.Full() {
 			if _, err := t.Commit(ctx); err != nil {
-				return err
+				return 0, err
 			}
 			t = guard()
 		}
@@ -186,8 +203,8 @@ func (c *Controller) syncNetwork(ctx context.Context, n record.Network, have map
 		t.Put(key, p.add[address])
 	}
 	if t.Len() == 0 {
-		return nil
+		return len(p.without), nil
 	}
 	_, err = t.Commit(ctx)
-	return err
+	return len(p.without), err
 }

@@ -161,6 +161,84 @@ func TestServicesHaveAddresses(t *testing.T) {
 	assert.Equal(t, len(blocks), 0)
 }
 
+// A service without an address gets one when hosts give blocks back, though
+// no application changes.
+func TestServiceGetsAnAddressOnceOneIsFree(t *testing.T) {
+	client := storetest.Start(t)
+	c, _ := newController(t, client, "c1")
+	playAgents(t, client, "h1")
+	c.awaitLead(t)
+	one := application("one", 1, 1)
+	one.Networks[0].Subnet = "10.9.0.0/24"
+	one.Entities[0].Service.EndpointMode = model.EndpointDNSRR
+	_, _, err := deploy(c, one)
+	assert.NilError(t, err)
+	networks, _, err := store.List[record.Network](t.Context(), c.store, c.store.Keys.Networks())
+	assert.NilError(t, err)
+	assert.Equal(t, len(networks), 1)
+	n := networks[0].Value
+	layouts, err := registry.Layouts(n)
+	assert.NilError(t, err)
+	take := c.store.Txn()
+	for i := range layouts[0].Count() {
+		take.Put(c.store.Keys.Block(n.ID, layouts[0].Block(i).String()), record.Block{Host: "h1", State: record.BlockOwned})
+	}
+	_, err = take.Commit(t.Context())
+	assert.NilError(t, err)
+
+	vip := application("one", 1, 1)
+	vip.Networks[0].Subnet = "10.9.0.0/24"
+	done, problems, err := deploy(c, vip)
+	assert.NilError(t, err)
+	assert.Equal(t, done, "ok", problems)
+	await(t, func() bool {
+		events, _, err := store.List[record.Event](t.Context(), c.store, c.store.Keys.Events())
+		assert.NilError(t, err)
+		return slices.ContainsFunc(events, func(e store.Item[record.Event]) bool {
+			return strings.Contains(e.Value.Text, "no address is left for service s0")
+		})
+	})
+	assert.Equal(t, len(services(t, c.store)), 0)
+	free := layouts[0].Block(2)
+	_, err = c.store.Txn().Delete(c.store.Keys.Block(n.ID, free.String())).Commit(t.Context())
+	assert.NilError(t, err)
+	await(t, func() bool { return len(services(t, c.store)) == 1 })
+	for _, address := range services(t, c.store) {
+		assert.Assert(t, free.Contains(netip.MustParseAddr(address)))
+	}
+}
+
+// A deploy that changes nothing starts again what has failed.
+func TestUnchangedDeployStartsWhatHasFailed(t *testing.T) {
+	client := storetest.Start(t)
+	c, _ := newController(t, client, "c1")
+	agents := playAgents(t, client, "h1")
+	c.awaitLead(t)
+	_, _, err := deploy(c, application("one", 1, 2))
+	assert.NilError(t, err)
+	v := c.view("one")
+	for _, o := range v.Observed {
+		o.State, o.Error = record.StateFailed, "exited with code 137"
+		_, err := c.store.Txn().Put(c.store.Keys.Observed(o.Host, o.Task), o).Commit(t.Context())
+		assert.NilError(t, err)
+		break
+	}
+	await(t, func() bool {
+		for _, o := range c.view("one").Observed {
+			if o.State == record.StateFailed {
+				return true
+			}
+		}
+		return false
+	})
+	done, problems, err := deploy(c, application("one", 1, 2))
+	assert.NilError(t, err)
+	assert.Equal(t, done, "ok", problems)
+	agents.mu.Lock()
+	defer agents.mu.Unlock()
+	assert.Equal(t, agents.ran["one-s0-1"]+agents.ran["one-s0-2"], 3)
+}
+
 // A port that hosts cannot lead anywhere is refused, not published nowhere.
 func TestPortsOfEveryHostNeedANetwork(t *testing.T) {
 	ours, internal := record.Network{Segment: "bridged"}, record.Network{Internal: true}
@@ -235,7 +313,7 @@ func TestPortsOfEveryHost(t *testing.T) {
 	// Not before the controller knows: it would deploy.
 	await(t, func() bool {
 		return slices.ContainsFunc(c.placementHosts("two", nil), func(h placement.Host) bool {
-			return h.Ports["tcp/:9090"] != "" || h.Ports["tcp/9090"] != ""
+			return h.Ports["tcp/9090"] != ""
 		})
 	})
 	_, _, err = deploy(c, publishing("two", model.Port{HostPort: 9090, Mode: model.PortIngress}))

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
+	"clocker.io/clocker/netplugin/bundle"
 	"clocker.io/clocker/pkg/fleet/preflight"
 )
 
@@ -45,7 +46,7 @@ func (a *adoption) plugin(ctx context.Context, id *identity) error {
 	if err != nil {
 		return err
 	}
-	if err := enablePlugin(ctx, a.e); err != nil {
+	if err := a.enable(ctx); err != nil {
 		return err
 	}
 	made, err := a.e.PluginInspect(ctx, PluginName, client.PluginInspectOptions{})
@@ -87,7 +88,7 @@ func (a *adoption) keepPlugin(ctx context.Context, id *identity, pluginID string
 		}
 	}
 	if !enabled {
-		if err := enablePlugin(ctx, a.e); err != nil {
+		if err := a.enable(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -115,6 +116,27 @@ func createPlugin(ctx context.Context, e *client.Client, k *Kit) error {
 	}
 	if err != nil {
 		return fmt.Errorf("create plugin: %w", err)
+	}
+	return nil
+}
+
+// enable enables the plugin, for which it must not ask for a device that the
+// machine does not have.
+func (a *adoption) enable(ctx context.Context) error {
+	if !a.machine.facts.TUN {
+		if err := withoutTUN(ctx, a.e); err != nil {
+			return err
+		}
+		a.say(StepPlugin, Note, "the machine has no device %s: networks with the carrier wireguard need a kernel that has WireGuard", bundle.TUN)
+	}
+	return enablePlugin(ctx, a.e)
+}
+
+// withoutTUN has the plugin, which is not enabled, do without its device.
+func withoutTUN(ctx context.Context, e *client.Client) error {
+	const none = "tun.path=/dev/null"
+	if _, err := e.PluginSet(ctx, PluginName, client.PluginSetOptions{Args: []string{none}}); err != nil {
+		return fmt.Errorf("set plugin's %s: %w", none, err)
 	}
 	return nil
 }

@@ -48,10 +48,16 @@ func (m *machine) look(ctx context.Context, e *client.Client, now func() time.Ti
 		image: m.image, args: []string{"preflight"},
 		// Docker's nftables rules can be seen by nobody else.
 		caps: []string{"NET_ADMIN"},
-		mounts: []mount.Mount{{
-			Type: mount.TypeBind, Source: "/etc", Target: preflight.HostEtc, ReadOnly: true,
-			BindOptions: &mount.BindOptions{NonRecursive: true},
-		}},
+		mounts: []mount.Mount{
+			{
+				Type: mount.TypeBind, Source: "/etc", Target: preflight.HostEtc, ReadOnly: true,
+				BindOptions: &mount.BindOptions{NonRecursive: true},
+			},
+			{
+				Type: mount.TypeBind, Source: "/dev", Target: preflight.HostDev, ReadOnly: true,
+				BindOptions: &mount.BindOptions{NonRecursive: true},
+			},
+		},
 	}
 	before := now()
 	out, err := p.run(ctx, e)

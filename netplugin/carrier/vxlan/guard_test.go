@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -17,12 +18,27 @@ import (
 
 // view is a topology that a test changes.
 type view struct {
-	now     *topology.Topology
-	know    topology.Knowledge
+	mu      sync.Mutex
+	now     *topology.Topology // guarded by mu
+	know    topology.Knowledge // guarded by mu
 	changed chan struct{}
 }
 
-func (v *view) Read(f func(*topology.Topology, topology.Knowledge)) { f(v.now, v.know) }
+func (v *view) Read(f func(*topology.Topology, topology.Knowledge)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f(v.now, v.know)
+}
+
+// learn makes hosts known.
+func (v *view) learn(hosts ...*end) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.know = topology.Followed
+	for _, h := range hosts {
+		v.now.Underlays[h.ID] = record.Underlay{Address: h.Address}
+	}
+}
 
 func (v *view) Changes(context.Context, ...topology.Kind) <-chan struct{} { return v.changed }
 
@@ -50,10 +66,7 @@ func TestGuard(t *testing.T) {
 	tables := func() string { return a.Run("nft", "list", "tables") }
 	v.changed <- struct{}{}
 	assert.Check(t, !strings.Contains(tables(), TableName), "a table without a device")
-	for _, h := range []*end{a, b} {
-		v.now.Underlays[h.ID] = record.Underlay{Address: h.Address}
-	}
-	v.know = topology.Followed
+	v.learn(a, b)
 	v.changed <- struct{}{}
 	v.changed <- struct{}{} // the first has been acted on
 	assert.Check(t, !strings.Contains(tables(), TableName), "a table without a device")
@@ -67,7 +80,7 @@ func TestGuard(t *testing.T) {
 	a.reaches(t, b, 1450)
 	out := stranger.Run("sh", "-c", "ping -c2 -i0.2 -W1 -I "+stranger.v4+" "+a.v4+" || true")
 	assert.Check(t, strings.Contains(out, "100% packet loss"), out)
-	v.now.Underlays[stranger.ID] = record.Underlay{Address: stranger.Address}
+	v.learn(stranger)
 	v.changed <- struct{}{}
 	v.changed <- struct{}{}
 	stranger.reaches(t, a, 1450)

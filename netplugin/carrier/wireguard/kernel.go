@@ -63,7 +63,7 @@ func (k kernel) status() (map[wgtypes.Key]status, error) {
 	}
 	all := map[wgtypes.Key]status{}
 	for _, p := range d.Peers {
-		s := status{handshake: p.LastHandshakeTime}
+		s := status{handshake: p.LastHandshakeTime, received: p.ReceiveBytes}
 		if p.Endpoint != nil {
 			s.endpoint = p.Endpoint.AddrPort()
 		}

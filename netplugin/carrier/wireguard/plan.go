@@ -12,6 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"clocker.io/clocker/netplugin/carrier"
+	"clocker.io/clocker/pkg/links"
 )
 
 // Port is the UDP port of the fleet's encrypted packets.
@@ -114,19 +115,26 @@ func sorted(m map[wgtypes.Key]remote) []wgtypes.Key {
 	return slices.SortedFunc(maps.Keys(m), func(a, b wgtypes.Key) int { return strings.Compare(a.String(), b.String()) })
 }
 
+// toCall is a host that this one is to call, unless it has called by itself.
+type toCall struct {
+	key wgtypes.Key
+	// called says that it was called before, when the device learned of it.
+	called bool
+}
+
 // calls decides who of two hosts calls first. Two that call at the same moment
 // each forget their own call over the other's, and try again only after five
 // seconds. The host with the lesser key calls at once, as the device does for
 // each change with call; the other calls a moment later, which also mends a
 // first call that came too early or crossed with another. Those are returned.
-func calls(own wgtypes.Key, all []change) (later []wgtypes.Key) {
+func calls(own wgtypes.Key, all []change) (later []toCall) {
 	for i, c := range all {
 		if !c.fresh {
 			continue
 		}
 		all[i].call = bytes.Compare(own[:], c.key[:]) < 0
 		if !all[i].call {
-			later = append(later, c.key)
+			later = append(later, toCall{key: c.key})
 		}
 	}
 	return later
@@ -134,26 +142,40 @@ func calls(own wgtypes.Key, all []change) (later []wgtypes.Key) {
 
 // callsBack are the later calls. A host that has not proved who it is by now is
 // forgotten and told of anew, as the device calls nobody twice within five
-// seconds; it is among those to be seen to again.
-func callsBack(later []wgtypes.Key, have map[wgtypes.Key]remote, seen map[wgtypes.Key]status) (all []change, again []wgtypes.Key) {
-	for _, k := range later {
-		r, ok := have[k]
+// seconds; it is among those to be seen to again. So is one whose call crossed
+// with the one to it.
+func callsBack(later []toCall, have map[wgtypes.Key]remote, seen map[wgtypes.Key]status) (all []change, again []toCall) {
+	for _, l := range later {
+		r, ok := have[l.key]
 		if !ok {
 			continue
 		}
-		s := seen[k]
-		if !s.handshake.IsZero() {
-			all = append(all, change{key: k, call: true})
+		s := seen[l.key]
+		if !s.handshake.IsZero() && !(l.called && crossed(s)) {
+			all = append(all, change{key: l.key, call: true})
 			continue
 		}
 		if s.endpoint.IsValid() {
 			r.endpoint = s.endpoint
 		}
-		all = append(all, change{key: k, remove: true}, change{key: k, fresh: true, endpoint: r.endpoint, add: r.allowed, call: true})
-		again = append(again, k)
+		all = append(all, change{key: l.key, remove: true}, change{key: l.key, fresh: true, endpoint: r.endpoint, add: r.allowed, call: true})
+		again = append(again, toCall{key: l.key, called: true})
 	}
 	return all, again
 }
+
+// response is the size of the answer to a call, in bytes (WireGuard's paper
+// §5.4.3); all other messages but calls, which are not, are multiples of
+// [links.Padding].
+const response = 92
+
+// crossed reports whether a host that was called, and that the device knew
+// nothing of before, called as well. wireguard-go works off a call and an
+// answer at the same time: what comes of it may be a session in which packets
+// pass one way only, and that is not noticed for fifteen seconds. A call is
+// likely to cross that waited, at a router that did not know the way to this
+// host before it spoke.
+func crossed(s status) bool { return (s.received-response)%links.Padding != 0 }
 
 // text writes changes as the configuration protocol of WireGuard in user space
 // has them (https://www.wireguard.com/xplatform/).

@@ -58,12 +58,35 @@ func TestCalls(t *testing.T) {
 		assert.Equal(t, len(later) == 1, own > other)
 	}
 	have := remotes([]carrier.Peer{peerOf(1, "10.0.0.1"), peerOf(2, "10.0.0.2")})
-	later := []wgtypes.Key{keyOf(1), keyOf(2), keyOf(3)}
+	later := []toCall{{key: keyOf(1)}, {key: keyOf(2)}, {key: keyOf(3)}}
 	back, again := callsBack(later, have, map[wgtypes.Key]status{keyOf(1): {handshake: time.Unix(1, 0)}})
 	assert.Equal(t, len(back), 3)
-	assert.DeepEqual(t, again, []wgtypes.Key{keyOf(2)})
+	assert.Check(t, slices.Equal(again, []toCall{{keyOf(2), true}}))
 	assert.DeepEqual(t, text(back[:1]), text([]change{{key: keyOf(1), call: true}}))
 	assert.Check(t, back[1].remove && back[2].fresh && back[2].call && back[2].key == keyOf(2))
+}
+
+// A host that has answered is called again only if its own call came too.
+func TestCallsThatCross(t *testing.T) {
+	have := remotes([]carrier.Peer{peerOf(1, "10.0.0.1")})
+	const call, answer, data = 148, 92, 32 + 1408
+	for _, c := range []struct {
+		what     string
+		called   bool
+		received int64
+		again    bool
+	}{
+		{"it called by itself", false, call + 32, false},
+		{"it answered", true, answer, false},
+		{"it answered and sends", true, answer + 3*data + 32, false},
+		{"it called and answered", true, call + answer, true},
+		{"it called and answered, and sends", true, call + answer + data, true},
+		{"it called, and the call to it was lost", true, call + 32, true},
+	} {
+		seen := map[wgtypes.Key]status{keyOf(1): {handshake: time.Unix(1, 0), received: c.received}}
+		_, again := callsBack([]toCall{{keyOf(1), c.called}}, have, seen)
+		assert.Equal(t, len(again) == 1, c.again, c.what)
+	}
 }
 
 // Whatever changes, the device ends up knowing what it must, and no address is
@@ -144,9 +167,10 @@ func TestHeard(t *testing.T) {
 
 func TestParseStatus(t *testing.T) {
 	one, two := keyOf(1), keyOf(2)
-	got := parseStatus(fmt.Sprintf("private_key=00\nlisten_port=7484\npublic_key=%x\nendpoint=[2001:db8::1]:7484\nlast_handshake_time_sec=77\nallowed_ip=10.0.0.0/8\n"+
+	got := parseStatus(fmt.Sprintf("private_key=00\nlisten_port=7484\npublic_key=%x\nendpoint=[2001:db8::1]:7484\nlast_handshake_time_sec=77\nrx_bytes=92\nallowed_ip=10.0.0.0/8\n"+
 		"public_key=zz\npublic_key=%x\nlast_handshake_time_sec=0\nerrno=0\n", one[:], two[:]))
 	assert.Equal(t, got[keyOf(1)].endpoint.String(), "[2001:db8::1]:7484")
 	assert.Equal(t, got[keyOf(1)].handshake, time.Unix(77, 0))
+	assert.Equal(t, got[keyOf(1)].received, int64(92))
 	assert.Check(t, got[keyOf(2)].handshake.IsZero())
 }

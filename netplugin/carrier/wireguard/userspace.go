@@ -111,6 +111,8 @@ func parseStatus(s string) map[wgtypes.Key]status {
 			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 {
 				x.handshake = time.Unix(n, 0)
 			}
+		case "rx_bytes":
+			x.received, _ = strconv.ParseInt(value, 10, 64)
 		default:
 			continue
 		}

@@ -159,6 +159,9 @@ type status struct {
 	endpoint netip.AddrPort
 	// handshake is when it last proved who it is; zero for never.
 	handshake time.Time
+	// received is what came from it, in bytes, since the device was told of
+	// it.
+	received int64
 }
 
 func (d *device) overhead() int {
@@ -246,7 +249,7 @@ func (d *device) tell(all []change) error {
 }
 
 // callBack calls hosts after a while, unless the engine is another by then.
-func (d *device) callBack(e engine, later []wgtypes.Key, after time.Duration) {
+func (d *device) callBack(e engine, later []toCall, after time.Duration) {
 	if len(later) == 0 || after > enough {
 		return
 	}
@@ -263,8 +266,11 @@ func (d *device) callBack(e engine, later []wgtypes.Key, after time.Duration) {
 			err = e.apply(all)
 		}
 		if err != nil {
-			d.Log.Warn("hosts not called, trying again", "error", err)
+			d.Log.Warn("hosts not called, device served anew", "error", err)
 			d.stop()
+			if err := d.sync(); err != nil {
+				d.Log.Error("device not served", "device", DeviceName, "error", err)
+			}
 			return
 		}
 		d.callBack(e, later, 2*after)

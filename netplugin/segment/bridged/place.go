@@ -99,11 +99,10 @@ func findAll(host string, n segment.Network, here map[netip.Addr]local, t *topol
 	for a := range here {
 		add(a)
 	}
-	for _, v := range t.Services[n.ID] {
-		for _, text := range []string{v.Address, v.Address6} {
-			if a, err := netip.ParseAddr(text); err == nil {
-				add(a)
-			}
+	for a, v := range t.Services[n.ID] {
+		add(a)
+		if a6, err := netip.ParseAddr(v.Address6); err == nil {
+			add(a6)
 		}
 	}
 	return all

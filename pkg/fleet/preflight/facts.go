@@ -20,8 +20,11 @@ import (
 	"time"
 )
 
-// HostEtc is where the machine's /etc is in the container.
-const HostEtc = "/host/etc"
+// HostEtc is where the machine's /etc is in the container, HostDev its /dev.
+const (
+	HostEtc = "/host/etc"
+	HostDev = "/host/dev"
+)
 
 // Facts is what was found out about a machine.
 type Facts struct {
@@ -46,6 +49,9 @@ type Facts struct {
 	Cgroup string `json:"cgroup"`
 	// IPTables is "nft", "legacy", or empty when Docker has no rules.
 	IPTables string `json:"iptables,omitempty"`
+	// TUN says that there is a device /dev/net/tun. One that could not be
+	// looked for counts as there.
+	TUN bool `json:"tun"`
 	// Member is what the machine's /etc/clocker says; nil when there is none.
 	Member *Member `json:"member,omitempty"`
 	// Unknown says what could not be found out, and why.
@@ -96,16 +102,16 @@ type Adopted struct {
 
 // Run gathers the facts and writes them as JSON.
 func Run(ctx context.Context, out io.Writer) error {
-	f := Gather(ctx, "/proc", HostEtc, time.Now)
+	f := Gather(ctx, "/proc", HostEtc, HostDev, time.Now)
 	if err := json.NewEncoder(out).Encode(f); err != nil {
 		return fmt.Errorf("write facts: %w", err)
 	}
 	return nil
 }
 
-// Gather finds out what it can. proc is /proc, etc the machine's /etc. What
-// cannot be found out is in Unknown.
-func Gather(_ context.Context, proc, etc string, now func() time.Time) Facts {
+// Gather finds out what it can. proc is /proc, etc the machine's /etc, dev its
+// /dev. What cannot be found out is in Unknown.
+func Gather(_ context.Context, proc, etc, dev string, now func() time.Time) Facts {
 	var f Facts
 	note := func(what string, err error) {
 		if err != nil {
@@ -132,6 +138,8 @@ func Gather(_ context.Context, proc, etc string, now func() time.Time) Facts {
 	f.IPForward = len(b) > 0 && b[0] == '1'
 	f.IPTables, err = iptables(proc)
 	note("iptables", err)
+	f.TUN, err = hasTUN(dev)
+	note("devices", err)
 	f.Member, err = ReadMember(filepath.Join(etc, "clocker"))
 	note("membership", err)
 	f.Now = now().UTC()

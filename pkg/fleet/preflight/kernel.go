@@ -1,7 +1,9 @@
 package preflight
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -115,4 +117,16 @@ func iptables(proc string) (string, error) {
 		return "legacy", nil
 	}
 	return "", nil
+}
+
+// hasTUN reports whether a machine whose /dev is dev has a TUN device.
+func hasTUN(dev string) (bool, error) {
+	if _, err := os.Stat(dev); err != nil {
+		return true, err
+	}
+	i, err := os.Stat(filepath.Join(dev, "net", "tun"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err != nil || i.Mode()&fs.ModeCharDevice != 0, err
 }

@@ -54,7 +54,7 @@ func TestThisMachineIsSeenAsItIs(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	assert.NilError(t, err)
 	defer func() { assert.NilError(t, l.Close()) }()
-	f := Gather(context.Background(), "/proc", t.TempDir(), time.Now)
+	f := Gather(context.Background(), "/proc", t.TempDir(), "/dev", time.Now)
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	assert.NilError(t, err)
 	assert.Assert(t, slices.Contains(f.Listening, "tcp/"+port), "%v lacks %s", f.Listening, port)
@@ -71,6 +71,21 @@ func TestThisMachineIsSeenAsItIs(t *testing.T) {
 	}
 	_, err = json.Marshal(f)
 	assert.NilError(t, err)
+}
+
+func TestDeviceIsThereOrNot(t *testing.T) {
+	dev := t.TempDir()
+	is, err := hasTUN(dev)
+	assert.NilError(t, err)
+	assert.Check(t, !is)
+	assert.NilError(t, os.Mkdir(filepath.Join(dev, "net"), 0o700))
+	assert.NilError(t, os.Symlink("/dev/null", filepath.Join(dev, "net", "tun")))
+	is, err = hasTUN(dev)
+	assert.NilError(t, err)
+	assert.Check(t, is, "a character device")
+	is, err = hasTUN(filepath.Join(dev, "nowhere"))
+	assert.ErrorContains(t, err, "nowhere")
+	assert.Check(t, is, "what cannot be known is not denied")
 }
 
 func TestMembershipIsReadFromTheMachinesFiles(t *testing.T) {

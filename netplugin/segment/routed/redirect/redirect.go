@@ -232,6 +232,19 @@ func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
 			delete(r.attached, i)
 		}
 	}
+	// The programs first, which do nothing without the maps: were packets of a
+	// connection to go the short way out and the long way back, the packet
+	// filter would drop the answer to a beginning that it has not seen.
+	for i, p := range wantLinks {
+		if r.attached[i] == p {
+			continue
+		}
+		if err := attach(r.handle, i, p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.attached[i] = p
+	}
 	for dst, w := range wantWays {
 		if _, ok := r.known[dst]; ok {
 			continue
@@ -245,19 +258,9 @@ func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
 		r.known[dst] = w
 	}
 	for a, e := range wantEnds {
-		if _, ok := r.have[a]; !ok {
+		if _, ok := r.have[a]; !ok && r.attached[e.Link] != nil {
 			errs = append(errs, r.add(e))
 		}
-	}
-	for i, p := range wantLinks {
-		if r.attached[i] == p {
-			continue
-		}
-		if err := attach(r.handle, i, p); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		r.attached[i] = p
 	}
 	return errors.Join(errs...)
 }
