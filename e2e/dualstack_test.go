@@ -96,7 +96,11 @@ func TestDualStackApplicationMustWorkOverIPv6(t *testing.T) {
 			want := func(typ, what string, answer ...string) {
 				t.Helper()
 				await(t, 10*time.Second, fmt.Sprintf("%s on %s asks %s for %s of %s", name, h.Name, server, typ, what), func() error {
-					if got := lookup(t, h, name, typ, what, server); !slices.Equal(got, answer) {
+					got := lookup(t, h, name, typ, what, server)
+					for i := range got { // what the engine calls those of its own host
+						got[i] = strings.TrimSuffix(got[i], ".dual_front")
+					}
+					if !slices.Equal(got, answer) {
 						return fmt.Errorf("%v and not %v", got, answer)
 					}
 					return nil
@@ -122,11 +126,13 @@ func TestDualStackApplicationMustWorkOverIPv6(t *testing.T) {
 				t.Errorf("%s on %s does not reach %s", name, h.Name, a)
 			}
 		}
-		seen := map[string]bool{}
-		for range 40 { // misses one of three by chance once in three million times
-			who, from, _ := strings.Cut(fetch(t, h, name, vip), " ")
+		seen, own := map[string]bool{}, address6On(t, h, name, "dual_front")
+		// One of three is missed by chance once in three million times.
+		pages := inContainer(t, h, name, "sh", "-c", "for i in $(seq 40); do wget -q -T 2 -O - http://["+vip+"]/ || exit; done")
+		for page := range strings.Lines(pages) {
+			who, from, _ := strings.Cut(page, " ")
 			seen[who] = true
-			if own := address6On(t, h, name, "dual_front"); !strings.HasPrefix(from, "["+own+"]") {
+			if !strings.HasPrefix(from, "["+own+"]") {
 				t.Errorf("%s is seen as %q behind the service's address", own, from)
 				break
 			}

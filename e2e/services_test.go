@@ -158,3 +158,63 @@ func TestServiceMustBeBalanced(t *testing.T) {
 		})
 	}
 }
+
+const bridgedServices = `
+services:
+  caller:
+    image: clocker.io/test/web:1
+    ports: ["18062:80"]
+  web:
+    image: clocker.io/test/web:1
+    restart: "no"
+    deploy: {replicas: 3}
+    ports:
+      - {target: 80, published: "18063", mode: ingress}
+networks:
+  default:
+    driver_opts: {clocker.segment: bridged}
+`
+
+// On a bridged network services have addresses, and every host answers for
+// their ports, as on a routed one. A deploy must start a replica again that has
+// failed and that nothing else starts.
+func TestServiceOnABridgedNetworkMustBeBalanced(t *testing.T) {
+	f := shared
+	f.deploy(t, "flat", "compose.yaml", bridgedServices)
+	tasks := f.tasks(t, "flat")
+	caller := "http://" + tasks["flat-caller-1"].HostAddress + ":18062"
+	body, _, err := get(t.Context(), caller+"/lookup?name=web")
+	if err != nil || len(strings.Fields(body)) != 1 {
+		t.Fatalf("web has the addresses %q, want one: %v", body, err)
+	}
+	answering := func(url string, want int) {
+		t.Helper()
+		await(t, 10*time.Second, fmt.Sprintf("%d replicas answer %s", want, url), func() error {
+			seen := map[string]bool{}
+			for range 40 {
+				body, _, err := get(t.Context(), url)
+				if err != nil {
+					return err
+				}
+				name, _, _ := strings.Cut(strings.TrimSpace(body), " ")
+				seen[name] = true
+			}
+			if len(seen) != want {
+				return fmt.Errorf("%v answer", seen)
+			}
+			return nil
+		})
+	}
+	web := caller + "/get?timeout=1s&url=" + url.QueryEscape("http://web/")
+	answering(web, 3)
+	for _, h := range f.bed.Hosts() {
+		answering("http://"+h.Address+":18063/", 3)
+	}
+	victim := tasks["flat-web-2"]
+	if _, err := f.bed.Host(victim.Host).Exec(t.Context(), "docker", "kill", victim.Name); err != nil {
+		t.Fatal(err)
+	}
+	answering(web, 2)
+	f.clocker(t, "deploy", writeFile(t, "compose.yaml", bridgedServices), "--app", "flat")
+	answering(web, 3)
+}

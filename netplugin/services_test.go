@@ -255,8 +255,8 @@ func TestServiceAddressFollowsReplicas(t *testing.T) {
 	withA, withB, flowB := until("tcp4", "a"), until("tcp4", "b"), until("udp4", "b")
 
 	// b has no name any more, but lives.
-	hidden := time.Now()
 	b.hide(t, w)
+	hidden := time.Now() // from the write on: that may wait for etcd's disk
 	var last time.Time
 	for end := hidden.Add(1500 * time.Millisecond); time.Now().Before(end); {
 		started := time.Now()

@@ -78,7 +78,7 @@ func (d *Driver) mayRelease(n *network, a netip.Addr) bool {
 	d.mu.Lock()
 	holder, held := n.holder(a)
 	_, noted := n.notes[a]
-	young := !noted && d.cfg.Now().Sub(holder.Since).Abs() < young
+	young := !noted && d.cfg.Now().Sub(holder.Since).Abs() < fresh
 	unseen := d.cfg.InUse == nil || n.elsewhere()
 	d.mu.Unlock()
 	switch {
@@ -95,6 +95,6 @@ func (d *Driver) mayRelease(n *network, a netip.Addr) bool {
 	return held && now == holder
 }
 
-// young is how long after an address was given its endpoint may be still to
+// fresh is how long after an address was given its endpoint may be still to
 // come.
-const young = 10 * time.Second
+const fresh = 10 * time.Second

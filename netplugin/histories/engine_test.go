@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -50,15 +52,53 @@ func (h *history) add(client int, from int64, o operation, a answer) {
 type client struct {
 	id      int
 	host    *nettest.Host
-	net     *nettest.Network
+	net     *atomic.Pointer[nettest.Network]
 	history *history
 	random  *rand.Rand
 	http    *http.Client
-	// held are its containers: endpoint by address.
-	held map[string]string
+	// names are those of containers that no host runs at the moment; nil when
+	// the engine does not tell names.
+	names *names
+	// held are its containers, by address.
+	held map[string]container
 	// serial numbers operations whose answer is not known: each is a client
 	// of its own to the checker, as it never ended.
 	serial *ids
+}
+
+// container is one that has an address.
+type container struct{ endpoint, name string }
+
+// names are the names of containers that are stopped: whichever host starts
+// one takes it from here.
+type names struct {
+	mu   sync.Mutex
+	free []string // guarded by mu
+}
+
+// take takes a name away, or "" when there is none.
+func (n *names) take(r *rand.Rand) string {
+	if n == nil {
+		return ""
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.free) == 0 {
+		return ""
+	}
+	i := r.IntN(len(n.free))
+	name := n.free[i]
+	n.free = slices.Delete(n.free, i, i+1)
+	return name
+}
+
+func (n *names) put(name string) {
+	if n == nil || name == "" {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.free = append(n.free, name)
 }
 
 type ids struct {
@@ -132,7 +172,7 @@ func (c *client) step(want int) {
 
 // anyAddress is one of the subnet's, whoever has it.
 func (c *client) anyAddress() string {
-	p := netip.MustParsePrefix(c.net.Subnet)
+	p := netip.MustParsePrefix(c.net.Load().Subnet)
 	b := p.Addr().As4()
 	n := 2 + c.random.IntN(1<<(32-p.Bits())-3)
 	b[2] += byte(n >> 8)
@@ -143,32 +183,39 @@ func (c *client) anyAddress() string {
 // take asks for an address and makes an endpoint with it, as for a container:
 // it is held once that has been done.
 func (c *client) take(named string) (address string, ok bool) {
+	n, name := c.net.Load(), c.names.take(c.random)
+	options := map[string]string{}
+	if name != "" {
+		options["com.docker.network.endpoint.name"] = name
+	}
 	from := c.history.now()
 	var a ipam.RequestAddressResponse
-	known, err := c.call("IpamDriver.RequestAddress", ipam.RequestAddressRequest{PoolID: c.net.Pool, Address: named}, &a)
+	known, err := c.call("IpamDriver.RequestAddress", ipam.RequestAddressRequest{PoolID: n.Pool, Address: named, Options: options}, &a)
 	if err != nil {
 		if named != "" {
-			c.note(from, operation{true, c.host.ID, named, true}, answer{refused: known, unknown: !known})
+			c.note(from, operation{true, c.who(), named}, answer{refused: known, unknown: !known})
 		}
+		c.names.put(name)
 		return "", false
 	}
 	address, _, _ = strings.Cut(a.Address, "/")
-	o := operation{true, c.host.ID, address, named != ""}
+	o := operation{true, c.who(), address}
 	endpoint := fmt.Sprintf("%013x%051d", c.random.Uint64()>>12, 0)
 	known, err = c.call("NetworkDriver.CreateEndpoint", network.CreateEndpointRequest{
-		NetworkID: c.net.ID, EndpointID: endpoint, Interface: &network.EndpointInterface{Address: a.Address},
+		NetworkID: n.ID, EndpointID: endpoint, Interface: &network.EndpointInterface{Address: a.Address},
 	}, nil)
 	switch {
 	case err == nil:
-		c.held[address] = endpoint
+		c.held[address] = container{endpoint, name}
 		c.note(from, o, answer{})
 	case known:
 		// The engine gives the address back and deletes no endpoint.
 		c.note(from, o, answer{refused: true})
-		_, _ = c.call("IpamDriver.ReleaseAddress", ipam.ReleaseAddressRequest{PoolID: c.net.Pool, Address: address}, nil)
+		_, _ = c.call("IpamDriver.ReleaseAddress", ipam.ReleaseAddressRequest{PoolID: n.Pool, Address: address}, nil)
+		c.names.put(name)
 	default:
 		// Made or not: the engine tries to delete it until it knows.
-		c.held[address] = endpoint
+		c.held[address] = container{endpoint, name}
 		c.note(from, o, answer{unknown: true})
 	}
 	return address, err == nil
@@ -178,14 +225,14 @@ func (c *client) take(named string) (address string, ok bool) {
 // answered: the plugin is started again by the test.
 func (c *client) give(address string) {
 	from := c.history.now()
-	endpoint := c.held[address]
+	n, gone := c.net.Load(), c.held[address]
 	delete(c.held, address)
 	for _, call := range []struct {
 		method  string
 		request any
 	}{
-		{"NetworkDriver.DeleteEndpoint", network.DeleteEndpointRequest{NetworkID: c.net.ID, EndpointID: endpoint}},
-		{"IpamDriver.ReleaseAddress", ipam.ReleaseAddressRequest{PoolID: c.net.Pool, Address: address}},
+		{"NetworkDriver.DeleteEndpoint", network.DeleteEndpointRequest{NetworkID: n.ID, EndpointID: gone.endpoint}},
+		{"IpamDriver.ReleaseAddress", ipam.ReleaseAddressRequest{PoolID: n.Pool, Address: address}},
 	} {
 		for {
 			known, err := c.call(call.method, call.request, nil)
@@ -198,8 +245,12 @@ func (c *client) give(address string) {
 			}
 		}
 	}
-	c.note(from, operation{false, c.host.ID, address, false}, answer{})
+	c.note(from, operation{false, c.who(), address}, answer{})
+	c.names.put(gone.name)
 }
+
+// who is the caller as the history knows it.
+func (c *client) who() string { return fmt.Sprintf("%s/%d", c.host.ID, c.id) }
 
 func (c *client) note(from int64, o operation, a answer) {
 	id := c.id

@@ -12,11 +12,10 @@ import (
 // operation is what an engine asked for; the address of one that asked for
 // any is that of the answer.
 type operation struct {
-	take    bool
-	host    string
+	take bool
+	// who is the host and the caller there.
+	who     string
 	address string
-	// named says that the engine named the address (docker run --ip).
-	named bool
 }
 
 // answer is what it was told. Operations whose answer is not known have none
@@ -24,9 +23,8 @@ type operation struct {
 type answer struct{ refused, unknown bool }
 
 // model is one address of an allocator with one memory: nobody has it (""), or
-// a host has. An address is given when nobody has it. Its own host may give it
-// again when it was named, as the engine asks so when it has forgotten a
-// container. Giving back what another has changes nothing.
+// one caller of one host has. An address is given when nobody has it. Giving
+// back what another has changes nothing.
 func model() porcupine.Model {
 	return porcupine.Model{
 		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
@@ -47,12 +45,12 @@ func model() porcupine.Model {
 			switch {
 			case a.refused:
 				return true, holder
-			case !o.take && holder == o.host:
+			case !o.take && holder == o.who:
 				return true, ""
 			case !o.take:
 				return true, holder
-			case holder == "", o.named && holder == o.host:
-				return true, o.host
+			case holder == "":
+				return true, o.who
 			case a.unknown:
 				// It may have been refused.
 				return true, holder
@@ -62,7 +60,7 @@ func model() porcupine.Model {
 		DescribeOperation: func(input, output any) string {
 			o, a := input.(operation), output.(answer)
 			verb := map[bool]string{true: "take", false: "give back"}[o.take]
-			return fmt.Sprintf("%s: %s %s %+v", o.host, verb, o.address, a)
+			return fmt.Sprintf("%s: %s %s %+v", o.who, verb, o.address, a)
 		},
 		DescribeState: func(state any) string { return fmt.Sprintf("held by %q", state) },
 	}
@@ -76,8 +74,8 @@ func TestModelFindsAnAddressHeldTwice(t *testing.T) {
 	op := func(client int, from, to int64, o operation, a answer) porcupine.Operation {
 		return porcupine.Operation{ClientId: client, Input: o, Output: a, Call: from, Return: to}
 	}
-	take := func(host string) operation { return operation{take: true, host: host, address: "10.0.0.5"} }
-	give := func(host string) operation { return operation{host: host, address: "10.0.0.5"} }
+	take := func(host string) operation { return operation{take: true, who: host, address: "10.0.0.5"} }
+	give := func(host string) operation { return operation{who: host, address: "10.0.0.5"} }
 	for name, c := range map[string]struct {
 		history []porcupine.Operation
 		right   bool

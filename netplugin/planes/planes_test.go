@@ -189,7 +189,7 @@ func (f *fleet) quiet(t *testing.T) {
 
 // slowestMove is how long it may take until other hosts know that an address
 // has moved: some 50 ms on an idle machine.
-const slowestMove = 500 * time.Millisecond
+const slowestMove = 200 * time.Millisecond
 
 // moves gives a container on the other host the address that one had here.
 func (f *fleet) moves(t *testing.T) {

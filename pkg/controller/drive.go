@@ -247,6 +247,9 @@ func (c *Controller) forget(ctx context.Context, v view, fence fence) (int64, er
 		if err := registry.Delete(ctx, c.store, n.ID, fence...); err != nil {
 			return 0, fmt.Errorf("remove network %s: %w", n.Name, err)
 		}
+		if err := c.forgetNetwork(ctx, n.ID, fence); err != nil {
+			return 0, fmt.Errorf("remove network %s: %w", n.Name, err)
+		}
 	}
 	t := c.store.Txn(fence...).Unchanged(v.state.Key, v.state.Revision).DeletePrefix(c.store.Keys.App(v.App.Name))
 	revision, err := t.Commit(ctx)

@@ -51,7 +51,7 @@ func (c *Controller) RemoveNetwork(ctx context.Context, name string) (api.Networ
 	if err != nil {
 		return none, err
 	}
-	if err := c.forgetNetwork(ctx, s, n.ID, fence); err != nil {
+	if err := c.forgetNetwork(ctx, n.ID, fence); err != nil {
 		return none, err
 	}
 	c.emit(ctx, "network", "remove", title(n), "")
@@ -59,14 +59,18 @@ func (c *Controller) RemoveNetwork(ctx context.Context, name string) (api.Networ
 }
 
 // forgetNetwork takes away what names a network that is gone.
-func (c *Controller) forgetNetwork(ctx context.Context, s *netState, id string, fence fence) error {
+func (c *Controller) forgetNetwork(ctx context.Context, id string, fence fence) error {
 	k := c.store.Keys
+	rules, _, err := store.List[record.Rule](ctx, c.store, k.Rules())
+	if err != nil {
+		return err
+	}
 	t := c.store.Txn(fence...).DeletePrefix(k.NetworkServices(id)).DeletePrefix(k.NetworkPins(id)).DeletePrefix(k.Attachments() + id + "/")
-	for rule, r := range s.Topology.Rules {
-		if r.From != id && r.To != id {
+	for _, it := range rules {
+		if it.Value.From != id && it.Value.To != id {
 			continue
 		}
-		if t.Delete(k.Rule(rule)); t.Full() {
+		if t.Delete(it.Key); t.Full() {
 			if _, err := t.Commit(ctx); err != nil {
 				return err
 			}
@@ -76,7 +80,7 @@ func (c *Controller) forgetNetwork(ctx context.Context, s *netState, id string, 
 	if t.Len() == 0 {
 		return nil
 	}
-	_, err := t.Commit(ctx)
+	_, err = t.Commit(ctx)
 	return err
 }
 

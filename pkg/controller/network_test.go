@@ -265,6 +265,14 @@ func TestNetworkOfAnApplicationIsTheApplications(t *testing.T) {
 	assert.NilError(t, err)
 	_, err = c.RemoveNetwork(t.Context(), all[0].Name)
 	assert.Assert(t, strings.Contains(refusal(t, err, 409), "docker clocker rm app"))
+
+	// What was opened to it goes with it.
+	_, err = c.AddRule(t.Context(), api.RuleRequest{From: "192.0.2.0/24", To: all[0].Name})
+	assert.NilError(t, err)
+	assert.NilError(t, c.Remove(t.Context(), "app", func(api.Progress) error { return nil }))
+	rules, err := c.Rules(t.Context())
+	assert.NilError(t, err)
+	assert.Equal(t, len(rules), 0)
 }
 
 func TestRules(t *testing.T) {
