@@ -83,7 +83,7 @@ func (a inventory) difference(b inventory) error {
 
 // etcd connects to the fleet's embedded etcd as its superuser, with the
 // certificate that only the controller's own volume holds.
-func (f *fleet) etcd(t *testing.T) *clientv3.Client {
+func (f *fleet) etcd(t testing.TB) *clientv3.Client {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"ca.pem", "root.pem", "root-key.pem"} {

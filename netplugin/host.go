@@ -158,6 +158,6 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	g.Go(func() error {
 		return h.answerAgent(ctx, c.HostID, view, table, kernel, ways.byName, log, links, frames, table, networks, pools, balancer)
 	})
-	g.Go(func() error { return ways.run(ctx, c.HostID, st, view, links.Refresh) })
+	g.Go(func() error { return ways.run(ctx, c.HostID, c.Name, st, view, links.Refresh) })
 	return g.Wait()
 }

@@ -57,7 +57,7 @@ var quiet = underlay.HasPrefix(segment.LinkPrefix, segment.PeerPrefix, "clk-")
 
 // run announces the host until ctx ends, and calls refresh when the ways to
 // other hosts may have changed.
-func (w *ways) run(ctx context.Context, host string, st *store.Store, view *topology.View, refresh func()) error {
+func (w *ways) run(ctx context.Context, host, name string, st *store.Store, view *topology.View, refresh func()) error {
 	// Devices of the carriers are of interest, containers' links are not.
 	moved := underlay.Watch(ctx, underlay.HasPrefix(segment.LinkPrefix, segment.PeerPrefix), own, w.log)
 	here := make(chan struct{}, 1)
@@ -81,7 +81,7 @@ func (w *ways) run(ctx context.Context, host string, st *store.Store, view *topo
 	})
 	g.Go(func() error {
 		return underlay.Announcer{
-			Host: host, Store: st, Changed: here, Log: w.log, Every: time.Minute,
+			Host: host, Name: name, Store: st, Changed: here, Log: w.log, Every: time.Minute,
 			Look: func() (record.Underlay, error) {
 				u, err := underlay.Look(w.kernel, w.address, own)
 				u.WireGuard = w.secret.PublicKey()

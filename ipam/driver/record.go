@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"clocker.io/clocker/ipam/journal"
@@ -59,11 +60,44 @@ type entry struct {
 var errOtherHost = errors.New("journal is another host's")
 
 func (r entry) bytes() []byte {
+	if r.Op == opAlloc || r.Op == opFree {
+		if b, ok := r.short(); ok {
+			return b
+		}
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic(err) // Strings, numbers and addresses always encode.
 	}
 	return b
+}
+
+// short is the JSON of a record that says of one address who has it: nearly all
+// records are of that kind, and it is written while everybody waits. ok is
+// false where a name needs escapes.
+func (r entry) short() (b []byte, ok bool) {
+	for _, s := range []string{r.Network, r.Name} {
+		for i := range len(s) {
+			if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+				return nil, false
+			}
+		}
+	}
+	b = make([]byte, 0, 128)
+	b = append(append(append(b, `{"o":"`...), r.Op...), '"')
+	if r.Network != "" {
+		b = append(append(append(b, `,"n":"`...), r.Network...), '"')
+	}
+	if r.Addr.IsValid() {
+		b = append(r.Addr.AppendTo(append(b, `,"a":"`...)), '"')
+	}
+	if r.Name != "" {
+		b = append(append(append(b, `,"c":"`...), r.Name...), '"')
+	}
+	if r.At != 0 {
+		b = strconv.AppendInt(append(b, `,"t":`...), r.At, 10)
+	}
+	return append(b, '}'), true
 }
 
 // append writes records behind what was written before; mu is held, so their

@@ -161,7 +161,16 @@ func (w want) choose(ctx context.Context, st *store.Store, avoid []netip.Prefix,
 		}
 	}
 	if w.subnet.IsValid() {
-		return w.subnet, hosts.clash("subnet", w.subnet)
+		if err := hosts.clash("subnet", w.subnet); err != nil {
+			return w.subnet, err
+		}
+		// The caller's own routes may be news.
+		for _, route := range avoid {
+			if route.Bits() > 0 && route.Overlaps(w.subnet) {
+				return w.subnet, fmt.Errorf("subnet %s %w to %s of a host", w.subnet, ErrRoute, route)
+			}
+		}
+		return w.subnet, nil
 	}
 	routes := hosts.avoid()
 	for _, route := range avoid {

@@ -31,7 +31,7 @@ func hosts(ctx context.Context, st *store.Store) (underlays, error) {
 func (us underlays) routes(f func(host string, route netip.Prefix) bool) {
 	for _, u := range us {
 		for _, r := range u.Routes {
-			if p, err := netip.ParsePrefix(r); err == nil && p.Bits() > 0 && !f(u.Host, p.Masked()) {
+			if p, err := netip.ParsePrefix(r); err == nil && p.Bits() > 0 && !f(u.Called(), p.Masked()) {
 				return
 			}
 		}

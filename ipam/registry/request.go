@@ -111,12 +111,12 @@ func (r Request) check() error {
 	}
 	var errs []error
 	for _, w := range r.wants() {
-		errs = append(errs, w.check(r.Avoid))
+		errs = append(errs, w.check())
 	}
 	return errors.Join(errs...)
 }
 
-func (w want) check(avoid []netip.Prefix) error {
+func (w want) check() error {
 	family, least, most := "IPv4", ipam.MinSubnetBits, ipam.MaxSubnetBits
 	if w.v6 {
 		family, least, most = "IPv6", ipam.MinSubnetBits6, ipam.MaxSubnetBits6
@@ -135,11 +135,6 @@ func (w want) check(avoid []netip.Prefix) error {
 	}
 	if err := ipam.CheckSubnet(w.subnet); err != nil {
 		return err
-	}
-	for _, route := range avoid {
-		if route.Bits() > 0 && route.Overlaps(w.subnet) {
-			return fmt.Errorf("subnet %s %w to %s of a host", w.subnet, ErrRoute, route)
-		}
 	}
 	return nil
 }

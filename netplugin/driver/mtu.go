@@ -34,7 +34,7 @@ func (d *Driver) checkMTU(mtu int, n record.Network) error {
 	for _, u := range hosts {
 		if u.MTU > 0 && mtu > u.MTU-overhead {
 			return fmt.Errorf("an MTU of %d is too large: host %s can send packets of at most %d bytes on this network (%d of its interface less %d of the carrier): use --opt %s=%d or less",
-				mtu, u.Host, u.MTU-overhead, u.MTU, overhead, optMTU, u.MTU-overhead)
+				mtu, u.Called(), u.MTU-overhead, u.MTU, overhead, optMTU, u.MTU-overhead)
 		}
 	}
 	return nil

@@ -20,8 +20,9 @@ import (
 
 // Announcer keeps the host's record true.
 type Announcer struct {
-	Host  string
-	Store *store.Store
+	// Host and Name are the host's id and name.
+	Host, Name string
+	Store      *store.Store
 	// Look reads what is to be announced. Host and Epoch are not its matter.
 	Look func() (record.Underlay, error)
 	// Changed signals that something may have changed.
@@ -66,7 +67,7 @@ func (a Announcer) announce(ctx context.Context) error {
 		return err
 	}
 	// The epoch is that of the host's addresses.
-	u.Host, u.Epoch = a.Host, it.Value.Epoch
+	u.Host, u.Name, u.Epoch = a.Host, a.Name, it.Value.Epoch
 	if it.Revision != 0 && reflect.DeepEqual(u, it.Value) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"time"
 
 	"clocker.io/clocker/pkg/model"
@@ -439,7 +440,9 @@ type Endpoint struct {
 
 // Underlay is how other hosts reach a host.
 type Underlay struct {
-	Host    string `json:"host"`
+	Host string `json:"host"`
+	// Name is the host's name, for who is told about it.
+	Name    string `json:"name,omitempty"`
 	Address string `json:"address"`
 	// LinkLocal is the IPv6 address (fe80::/10) of the interface with Address,
 	// by which hosts on the same link hand IPv6 packets over.
@@ -459,6 +462,9 @@ type Underlay struct {
 	Routes    []string `json:"routes,omitempty"`
 	Epoch     int64    `json:"epoch"`
 }
+
+// Called is the host's name, or its id while it has told none.
+func (u Underlay) Called() string { return cmp.Or(u.Name, u.Host) }
 
 // NameRecord is what DNS answers for one task: its names in each of its
 // networks. It is there only while the task can be reached.

@@ -186,20 +186,20 @@ func (w walker) verdict(host string, v hostview.Verdict) []Hop {
 
 // opening says how a closed way is opened.
 func (w walker) opening() string {
-	from, to := w.path.from, w.path.to
+	from, to, port := w.path.from, w.path.to, ""
+	if w.plan.query.Port != 0 {
+		port = fmt.Sprintf(":%d/%s", w.plan.query.Port, w.plan.query.protocol())
+	}
 	switch {
 	case from.Network == "" && to.Network != "" && from.Host != "":
 		return fmt.Sprintf("docker clocker network attach %s --host %s", w.f.networkName(to.Network), w.fromHost())
 	case from.Network == "" && to.Network != "":
 		return "publish a port of the container or service"
 	case from.Network != "" && to.Network != "" && from.Network != to.Network:
-		port := ""
-		if w.plan.query.Port != 0 {
-			port = fmt.Sprintf(":%d/%s", w.plan.query.Port, w.plan.query.protocol())
-		}
 		return fmt.Sprintf("docker clocker network rule add %s %s%s, or put both on one network", w.f.networkName(from.Network), w.f.networkName(to.Network), port)
 	case from.Network != "" && to.Network == "" && to.Host != "":
-		return fmt.Sprintf("put the machine on the network with docker clocker network attach %s --host %s, and use its address there", w.f.networkName(from.Network), w.toHost())
+		return fmt.Sprintf("docker clocker network rule add %s host:%s%s, or docker clocker network attach %[1]s --host %[2]s and its address there",
+			w.f.networkName(from.Network), w.toHost(), port)
 	}
 	return ""
 }

@@ -205,6 +205,12 @@ func TestTwoUsers(t *testing.T) {
 	c.sync(t, a)
 	a.reaches(t, b, 1450)
 	a.reaches(t, c, 1450)
+	// What is wrong with the device is said once.
+	a.Run("ip", "link", "set", DeviceName, "down")
+	assert.Check(t, len(a.check(t, false)) > 0)
+	assert.Equal(t, len(other.check(t, true)), 0)
+	a.check(t, true)
+	other.sync(t, c)
 	a.sync(t)
 	a.reaches(t, c, 1450)
 	other.sync(t)

@@ -49,6 +49,7 @@ func (s *Segment) Run(ctx context.Context, changed <-chan struct{}) error {
 	for {
 		start := time.Now()
 		err := s.sync(force)
+		compared := force
 		again, force = nil, false
 		if err == nil {
 			wait = leastRetry
@@ -58,7 +59,13 @@ func (s *Segment) Run(ctx context.Context, changed <-chan struct{}) error {
 			wait = min(2*wait, verifyEvery)
 		}
 		// However much there is to plan, it never takes all of a processor.
-		if !pause(ctx, max(gatherTime, 2*time.Since(start))) {
+		// Comparing with the kernel is seldom, and a change waits no longer
+		// for it than that takes.
+		rest := max(gatherTime, 2*time.Since(start))
+		if compared {
+			rest = gatherTime
+		}
+		if !pause(ctx, rest) {
 			return ctx.Err()
 		}
 		for waiting := true; waiting; {

@@ -13,6 +13,10 @@
 // out by the caller: the kernel's connection tracking must see all packets of
 // a translated connection.
 //
+// Frames between two endpoints of one bridged network are taken past the bridge
+// the same way: by a copy of the bridge's own static entries, with hardware
+// address and source pinned to the port.
+//
 // The programs work only as long as the process says so: when it ends, what
 // they redirected goes the long way.
 //
