@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -61,8 +62,9 @@ func (a *asker) ask(name string) ([]netip.Addr, error) {
 	m := new(dns.Msg)
 	m.SetQuestion(name+".", dns.TypeA)
 	q, err := m.Pack()
+	id := m.Id
 	if err == nil {
-		err = a.conn.SetDeadline(time.Now().Add(time.Second))
+		err = a.conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
 	}
 	if err == nil {
 		_, err = a.conn.Write(q)
@@ -74,6 +76,9 @@ func (a *asker) ask(name string) ([]netip.Addr, error) {
 	n, err := a.conn.Read(reply)
 	if err == nil {
 		err = m.Unpack(reply[:n])
+	}
+	if err == nil && m.Id != id {
+		err = errors.New("an answer that came late")
 	}
 	if err != nil {
 		return nil, err

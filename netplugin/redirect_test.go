@@ -53,3 +53,25 @@ func TestPlainPacketsGoTheShortWay(t *testing.T) {
 	h1.Start()
 	flow.Answers(t)
 }
+
+// Packets begin to go the short way at different moments on the two hosts and
+// in the two directions. A connection that is made meanwhile must not wait for
+// its packets to be sent again, which takes a second.
+func TestConnectionsDoNotStallAsTheShortWayBegins(t *testing.T) {
+	w := nettest.NewWorld(t, plugin)
+	h1, h2 := w.AddHost(), w.AddHost()
+	red := network(t, w, "red", "plugin", false)
+	n1, n2 := h1.CreateNetwork(red, nil), h2.CreateNetwork(red, nil)
+	first := n2.Run()
+	first.Serve("0.0.0.0:80")
+	n1.Run().Reaches(t, first.Address+":80")
+	for range 5 {
+		a, b := n1.Run(), n2.Run()
+		b.Serve("0.0.0.0:80")
+		for end := time.Now().Add(600 * time.Millisecond); time.Now().Before(end); {
+			if _, err := a.Ask("tcp4", "", b.Address+":80", 900*time.Millisecond); err != nil {
+				t.Fatalf("a connection within a network waits: %v", err)
+			}
+		}
+	}
+}

@@ -27,6 +27,10 @@ func leaveRules(n Network, f Fleet) []nft.Rule {
 	for _, p := range n.subnets() {
 		rules = append(rules, nft.Rule{nft.Destination(p.String()), nft.Return()})
 	}
+	// What belongs to no connection must not leave untranslated. Within the
+	// network nothing is translated, and connection tracking sees only a part
+	// of what goes the short way.
+	rules = append(rules, nft.Rule{nft.ConnectionState("invalid"), nft.Drop()})
 	for _, o := range f.Openings {
 		rules = append(rules, o.rules(n.subnets(), nil, nft.Return())...)
 	}

@@ -102,7 +102,6 @@ func baseChains(f Fleet) []nft.Chain {
 		}},
 		{Name: "forward", Type: "filter", Hook: "forward", Priority: priorityFilter, Rules: []nft.Rule{
 			{nft.InSet(setBridged, nft.FieldInLink, nft.FieldOutLink), nft.Accept()},
-			{nft.InLink(ours), nft.ConnectionState("invalid"), nft.Drop()},
 			{nft.ConnectionState("established", "related"), nft.Accept()},
 			{nft.InLink(ours), nft.Jump("leaving")},
 			{nft.OutLink(ours), nft.Jump("entering")},

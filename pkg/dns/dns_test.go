@@ -379,13 +379,17 @@ func BenchmarkHandler(b *testing.B) {
 }
 
 func BenchmarkRebuild(b *testing.B) {
-	names := map[string]record.NameRecord{}
-	for i := range 10000 {
-		names[fmt.Sprint(i)] = record.NameRecord{App: fmt.Sprint("app", i%100), Service: fmt.Sprint("s", i%10), Replica: fmt.Sprint("r", i),
-			Networks: map[string]record.NamedAddress{fmt.Sprint("n", i%100): {Address: fmt.Sprintf("10.%d.%d.%d", 208+i>>16, i>>8&255, i&255)}}}
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		build(Records{Names: names})
+	for _, count := range []int{1000, 10000} {
+		names := map[string]record.NameRecord{}
+		for i := range count {
+			names[fmt.Sprint(i)] = record.NameRecord{App: fmt.Sprint("app", i%100), Service: fmt.Sprint("s", i%10), Replica: fmt.Sprint("r", i),
+				Networks: map[string]record.NamedAddress{fmt.Sprint("n", i%100): {Address: fmt.Sprintf("10.%d.%d.%d", 208+i>>16, i>>8&255, i&255)}}}
+		}
+		b.Run(fmt.Sprint("names=", count), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				build(Records{Names: names})
+			}
+		})
 	}
 }

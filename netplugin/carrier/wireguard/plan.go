@@ -12,7 +12,6 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"clocker.io/clocker/netplugin/carrier"
-	"clocker.io/clocker/pkg/links"
 )
 
 // Port is the UDP port of the fleet's encrypted packets.
@@ -118,24 +117,24 @@ func sorted(m map[wgtypes.Key]remote) []wgtypes.Key {
 // toCall is a host that this one is to call, unless it has called by itself.
 type toCall struct {
 	key wgtypes.Key
-	// called says that it was called before, when the device learned of it.
-	called bool
+	// called says that it was called before, when the device learned of it,
+	// and first that it is for the other host to call again.
+	called, first bool
 }
 
 // calls decides who of two hosts calls first. Two that call at the same moment
 // each forget their own call over the other's, and try again only after five
 // seconds. The host with the lesser key calls at once, as the device does for
 // each change with call; the other calls a moment later, which also mends a
-// first call that came too early or crossed with another. Those are returned.
+// first call that came too early or crossed with another. All that are new are
+// returned: they are to be looked at.
 func calls(own wgtypes.Key, all []change) (later []toCall) {
 	for i, c := range all {
 		if !c.fresh {
 			continue
 		}
 		all[i].call = bytes.Compare(own[:], c.key[:]) < 0
-		if !all[i].call {
-			later = append(later, toCall{key: c.key})
-		}
+		later = append(later, toCall{key: c.key, called: all[i].call, first: all[i].call})
 	}
 	return later
 }
@@ -151,7 +150,11 @@ func callsBack(later []toCall, have map[wgtypes.Key]remote, seen map[wgtypes.Key
 			continue
 		}
 		s := seen[l.key]
-		if !s.handshake.IsZero() && !(l.called && crossed(s)) {
+		switch {
+		case s.handshake.IsZero() && l.first:
+			again = append(again, l)
+			continue
+		case !s.handshake.IsZero() && !(l.called && crossed(s)):
 			all = append(all, change{key: l.key, call: true})
 			continue
 		}
@@ -159,23 +162,22 @@ func callsBack(later []toCall, have map[wgtypes.Key]remote, seen map[wgtypes.Key
 			r.endpoint = s.endpoint
 		}
 		all = append(all, change{key: l.key, remove: true}, change{key: l.key, fresh: true, endpoint: r.endpoint, add: r.allowed, call: true})
-		again = append(again, toCall{key: l.key, called: true})
+		again = append(again, toCall{key: l.key, called: true, first: l.first})
 	}
 	return all, again
 }
 
-// response is the size of the answer to a call, in bytes (WireGuard's paper
-// §5.4.3); all other messages but calls, which are not, are multiples of
-// [links.Padding].
-const response = 92
+// bothCalls is what has come from a host that called and answered, and sent
+// nothing else, in bytes (WireGuard's paper §5.4.2 and §5.4.3).
+const bothCalls = 148 + 92
 
 // crossed reports whether a host that was called, and that the device knew
-// nothing of before, called as well. wireguard-go works off a call and an
-// answer at the same time: what comes of it may be a session in which packets
-// pass one way only, and that is not noticed for fifteen seconds. A call is
-// likely to cross that waited, at a router that did not know the way to this
-// host before it spoke.
-func crossed(s status) bool { return (s.received-response)%links.Padding != 0 }
+// nothing of before, called as well, and nothing has come from it since.
+// wireguard-go works off a call and an answer at the same time: what comes of
+// it may be a session in which packets pass one way only, and that is not
+// noticed for fifteen seconds. A call is likely to cross that waited, at a
+// router that did not know the way to this host before it spoke.
+func crossed(s status) bool { return s.received == bothCalls }
 
 // text writes changes as the configuration protocol of WireGuard in user space
 // has them (https://www.wireguard.com/xplatform/).

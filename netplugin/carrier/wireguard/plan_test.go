@@ -39,7 +39,7 @@ func TestText(t *testing.T) {
 	have := remotes([]carrier.Peer{peerOf(1, "10.0.0.1", "10.1.0.0/26"), peerOf(2, "10.0.0.2", "10.1.0.64/26")})
 	want := remotes([]carrier.Peer{peerOf(1, "10.0.0.7", "10.1.0.64/26"), peerOf(3, "2001:db8::3")})
 	all := changes(have, want)
-	assert.Equal(t, len(calls(keyOf(2), all)), 0)
+	assert.Check(t, slices.Equal(calls(keyOf(2), all), []toCall{{key: keyOf(3), called: true, first: true}}))
 	hex := func(b byte) string { return fmt.Sprintf("public_key=%02x%s\n", b, strings.Repeat("00", 31)) }
 	assert.Equal(t, text(all), hex(1)+"update_only=true\nendpoint=10.0.0.7:7484\nallowed_ip=10.0.0.7/32\nallowed_ip=10.1.0.64/26\n"+
 		hex(3)+"endpoint=[2001:db8::3]:7484\npersistent_keepalive_interval=25\nallowed_ip=2001:db8::3/128\n"+
@@ -55,13 +55,13 @@ func TestCalls(t *testing.T) {
 		all := changes(nil, remotes([]carrier.Peer{peerOf(other, "10.0.0.1")}))
 		later := calls(keyOf(own), all)
 		assert.Equal(t, all[0].call, own < other)
-		assert.Equal(t, len(later) == 1, own > other)
+		assert.Check(t, slices.Equal(later, []toCall{{key: keyOf(other), called: own < other, first: own < other}}))
 	}
 	have := remotes([]carrier.Peer{peerOf(1, "10.0.0.1"), peerOf(2, "10.0.0.2")})
 	later := []toCall{{key: keyOf(1)}, {key: keyOf(2)}, {key: keyOf(3)}}
 	back, again := callsBack(later, have, map[wgtypes.Key]status{keyOf(1): {handshake: time.Unix(1, 0)}})
 	assert.Equal(t, len(back), 3)
-	assert.Check(t, slices.Equal(again, []toCall{{keyOf(2), true}}))
+	assert.Check(t, slices.Equal(again, []toCall{{key: keyOf(2), called: true}}))
 	assert.DeepEqual(t, text(back[:1]), text([]change{{key: keyOf(1), call: true}}))
 	assert.Check(t, back[1].remove && back[2].fresh && back[2].call && back[2].key == keyOf(2))
 }
@@ -79,14 +79,21 @@ func TestCallsThatCross(t *testing.T) {
 		{"it called by itself", false, call + 32, false},
 		{"it answered", true, answer, false},
 		{"it answered and sends", true, answer + 3*data + 32, false},
-		{"it called and answered", true, call + answer, true},
-		{"it called and answered, and sends", true, call + answer + data, true},
-		{"it called, and the call to it was lost", true, call + 32, true},
+		{"it called and answered, and nothing more comes", true, call + answer, true},
+		{"it called and answered, and sends", true, call + answer + data, false},
+		{"it called, and the call to it was lost", true, call + 32, false},
 	} {
-		seen := map[wgtypes.Key]status{keyOf(1): {handshake: time.Unix(1, 0), received: c.received}}
-		_, again := callsBack([]toCall{{keyOf(1), c.called}}, have, seen)
-		assert.Equal(t, len(again) == 1, c.again, c.what)
+		for _, first := range []bool{false, c.called} {
+			seen := map[wgtypes.Key]status{keyOf(1): {handshake: time.Unix(1, 0), received: c.received}}
+			_, again := callsBack([]toCall{{keyOf(1), c.called, first}}, have, seen)
+			assert.Equal(t, len(again) == 1, c.again, c.what)
+		}
 	}
+	// Who calls first does not call again while nobody has answered.
+	first := toCall{keyOf(1), true, true}
+	all, again := callsBack([]toCall{first}, have, nil)
+	assert.Equal(t, len(all), 0)
+	assert.Check(t, slices.Equal(again, []toCall{first}))
 }
 
 // Whatever changes, the device ends up knowing what it must, and no address is
