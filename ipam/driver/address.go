@@ -189,8 +189,17 @@ func (d *Driver) requestExplicit(n *network, f *family, a netip.Addr, name strin
 				d.mu.Unlock()
 				continue // It changed hands meanwhile.
 			}
-			if p := n.pins[a]; p != nil {
-				return d.givePinned(n, f, a, &pin{name: name, since: d.cfg.Now(), revision: p.revision, lost: p.lost})
+			i, err := f.grid.Index(a)
+			p := n.pins[a]
+			if p != nil && p.lost || p == nil && err == nil && f.share.Withdrawn(i) {
+				// It is not this host's to give any more: whose it is,
+				// etcd knows.
+				d.append(d.release(n, a)...)
+				d.mu.Unlock()
+				continue
+			}
+			if p != nil {
+				return d.givePinned(n, f, a, &pin{name: name, since: d.cfg.Now(), revision: p.revision})
 			}
 			f.share.Restore(a, name, d.cfg.Now())
 			return d.give(n, f, a, name)

@@ -40,7 +40,15 @@ func (d *Driver) CreateEndpoint(r *network.CreateEndpointRequest) (*network.Crea
 		d.Log.Info("replacing a stale endpoint", "endpoint", stale, "addresses", e.Addresses())
 		d.tearDown(stale)
 	}
-	if err := d.add(e); err != nil {
+	err = d.add(e)
+	for _, a := range e.Addresses() {
+		// The address may have changed hands before it could be seen that it
+		// has an endpoint.
+		if err == nil && !n.Foreign && !d.Addresses.Owner(n.Network.ID, a) {
+			err = fmt.Errorf("address %s is not this host's any more", a)
+		}
+	}
+	if err != nil {
 		d.tearDown(e.ID)
 		return nil, fmt.Errorf("create endpoint on network %s: %w", n.Network.ID, err)
 	}
