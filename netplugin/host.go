@@ -113,7 +113,7 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	table := policy.NewTable(log)
 	fast := redirect.NewKeeper(redirect.Config{Handle: kernel, Table: table, Topology: view, Bridges: frames, Protocol: routed.Protocol, Log: log})
 	defer fast.Close()
-	frames.Shortcut = fast
+	frames.Shortcut, frames.Prepare, links.Prepare = fast, fast.Prepare, fast.Prepare
 	var networks *driver.Driver
 	pools, err := addresses.Open(addresses.Config{
 		Host: c.HostID, Store: st, Dir: h.state, Log: log,

@@ -161,7 +161,7 @@ func (f *spreadFleet) follows(t *testing.T) {
 		}
 		if name, _, err := s.ask(time.Second); err != nil || name != "b" {
 			s.Close()
-			return fmt.Errorf("%q answers: %v", name, err)
+			return fmt.Errorf("%q answers: %w", name, err)
 		}
 		held = s
 		return nil
@@ -176,7 +176,7 @@ func (f *spreadFleet) follows(t *testing.T) {
 	f.near.Eventually(5*time.Second, "the session is reset", func() error {
 		_, _, err := held.ask(300 * time.Millisecond)
 		if err == nil || !strings.Contains(err.Error(), "reset") && !strings.Contains(err.Error(), "broken pipe") {
-			return fmt.Errorf("not reset: %v", err)
+			return fmt.Errorf("not reset: %w", err)
 		}
 		return nil
 	})
@@ -187,7 +187,7 @@ func (f *spreadFleet) follows(t *testing.T) {
 			started := time.Now()
 			_, _, err := once(f.caller.Namespace, protocol, to)
 			if err == nil || !strings.Contains(err.Error(), "refused") || time.Since(started) > 300*time.Millisecond {
-				return fmt.Errorf("%v after %s", err, time.Since(started))
+				return fmt.Errorf("%w after %s", err, time.Since(started))
 			}
 			return nil
 		})
@@ -218,7 +218,7 @@ func (f *spreadFleet) machine(t *testing.T) {
 			}
 		}
 		if len(own) != 2 {
-			return fmt.Errorf("%v so far: %v", own, err)
+			return fmt.Errorf("%v so far: %w", own, err)
 		}
 		return nil
 	})
@@ -234,7 +234,7 @@ func (f *spreadFleet) machine(t *testing.T) {
 	for protocol, to := range vips {
 		f.near.Eventually(2*time.Second, to+" refuses the machine", func() error {
 			if _, _, err := once(f.near.Namespace, protocol, to); err == nil || !strings.Contains(err.Error(), "refused") {
-				return fmt.Errorf("%v", err)
+				return fmt.Errorf("%w", err)
 			}
 			return nil
 		})
@@ -318,7 +318,7 @@ func TestFirstServiceResetsNothing(t *testing.T) {
 					t.Fatalf("%s, round %d: after answers: %v", segment, round, err)
 				}
 				if len(seen) < 2 {
-					return fmt.Errorf("%v so far: %v", seen, err)
+					return fmt.Errorf("%v so far: %w", seen, err)
 				}
 				return nil
 			})

@@ -73,6 +73,8 @@ type Config struct {
 	Log      *slog.Logger
 	// Shortcut takes frames past the bridges; nil for none.
 	Shortcut segment.Shortcut
+	// Prepare is called for each link before it is set up; nil for nothing.
+	Prepare func(index int) error
 }
 
 // Segment is the bridged segment of one host.

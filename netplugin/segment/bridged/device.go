@@ -141,6 +141,11 @@ func (s *Segment) enslave(l netlink.Link, bridge int, settings []portSetting) er
 	if err := setPort(l.Attrs().Index, settings); err != nil {
 		return fmt.Errorf("set up port %s: %w", name, err)
 	}
+	if s.Prepare != nil {
+		if err := s.Prepare(l.Attrs().Index); err != nil {
+			return err
+		}
+	}
 	if err := s.Handle.LinkSetUp(l); err != nil {
 		return fmt.Errorf("set port %s up: %w", name, err)
 	}

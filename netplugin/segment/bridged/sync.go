@@ -259,10 +259,11 @@ func (s *Segment) watchKernel(ctx context.Context) <-chan struct{} {
 			select {
 			case <-ctx.Done():
 				return
-			case <-failed:
+			case err := <-failed:
+				s.Log.Debug("kernel watch broken, starting again", "error", err)
 				return
-			case u, ok := <-updates:
-				if !ok || s.lost(u) {
+			case u, open := <-updates:
+				if !open || s.lost(u) {
 					return
 				}
 			}

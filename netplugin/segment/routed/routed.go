@@ -59,6 +59,8 @@ type Config struct {
 	// Carriers are by name; "direct" must be there.
 	Carriers map[string]carrier.Carrier
 	Log      *slog.Logger
+	// Prepare is called for each link before it is set up; nil for nothing.
+	Prepare func(index int) error
 }
 
 // Segment is the routed segment of one host.
@@ -244,6 +246,11 @@ func (s *Segment) settle(e segment.Endpoint, index int) error {
 	name := segment.LinkName(e.ID)
 	if err := s.Sysctl.prepareLink(name, e); err != nil {
 		return err
+	}
+	if s.Prepare != nil {
+		if err := s.Prepare(index); err != nil {
+			return err
+		}
 	}
 	if err := s.Handle.LinkSetUp(byIndex(index)); err != nil {
 		return fmt.Errorf("set link %s up: %w", name, err)

@@ -38,9 +38,18 @@ func filter(index int) *netlink.BpfFilter {
 	}
 }
 
-func attach(h *netlink.Handle, index int, p *ebpf.Program) error {
+// prepare makes room for programs on an interface. On one that is up the kernel
+// stops it for a moment, and what is sent meanwhile is lost.
+func prepare(h *netlink.Handle, index int) error {
 	if err := h.QdiscAdd(clsact(index)); err != nil && !errors.Is(err, syscall.EEXIST) {
-		return fmt.Errorf("redirect packets of interface %d: %w", index, err)
+		return fmt.Errorf("prepare interface %d for redirecting: %w", index, err)
+	}
+	return nil
+}
+
+func attach(h *netlink.Handle, index int, p *ebpf.Program) error {
+	if err := prepare(h, index); err != nil {
+		return err
 	}
 	f := filter(index)
 	f.Fd = p.FD()
@@ -50,9 +59,9 @@ func attach(h *netlink.Handle, index int, p *ebpf.Program) error {
 	return nil
 }
 
-// detach removes our filter from an interface, and the queueing discipline
-// that held it if nothing else is in there.
-func detach(h *netlink.Handle, index int) error {
+// sweep removes our filter from an interface, and the queueing discipline that
+// held it if nothing else is in there.
+func sweep(h *netlink.Handle, index int) error {
 	if err := h.FilterDel(filter(index)); err != nil && !gone(err) {
 		return fmt.Errorf("redirect packets of interface %d no more: %w", index, err)
 	}
@@ -99,7 +108,7 @@ func Clean(h *netlink.Handle) error {
 		}
 		for _, f := range filters {
 			if b, ok := f.(*netlink.BpfFilter); ok && b.Name == filterName && b.Attrs().Priority == filterPriority {
-				errs = append(errs, detach(h, index))
+				errs = append(errs, sweep(h, index))
 			}
 		}
 	}

@@ -69,6 +69,15 @@ func NewKeeper(c Config) *Keeper {
 	return k
 }
 
+// Prepare makes a link of an endpoint ready for the short way. It is for links
+// that are not up yet: see [prepare].
+func (k *Keeper) Prepare(index int) error {
+	if k.r == nil {
+		return nil
+	}
+	return prepare(k.Handle, index)
+}
+
 // Close ends all redirecting.
 func (k *Keeper) Close() { k.r.Close() }
 

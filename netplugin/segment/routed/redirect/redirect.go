@@ -120,7 +120,7 @@ func New(h *netlink.Handle) (*Redirect, error) {
 // noPrealloc is BPF_F_NO_PREALLOC of linux/bpf.h.
 const noPrealloc = 1
 
-// Close ends all redirecting.
+// Close ends all redirecting; see [Clean] for what stays.
 func (r *Redirect) Close() {
 	if r == nil {
 		return
@@ -128,11 +128,8 @@ func (r *Redirect) Close() {
 	_ = r.Beat(0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, p := range r.attached {
-		if p == r.enter {
-			_ = detach(r.handle, i) // it does nothing any more, and New removes it
-		}
-	}
+	// The programs stay where they are and do nothing any more: an interface
+	// that they are taken off stops for a moment. [Clean] removes them.
 	r.attached = map[int]*ebpf.Program{}
 	for _, p := range []*ebpf.Program{r.leave, r.enter} {
 		if p != nil {
@@ -224,11 +221,8 @@ func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
 	}
 	for i, p := range r.attached {
 		if wantLinks[i] != p {
-			if p == r.enter {
-				errs = append(errs, detach(r.handle, i))
-			}
-			// An endpoint's link is going; without its address in the maps
-			// the program does nothing.
+			// An endpoint's link is going, and without its address in the maps
+			// the program does nothing; elsewhere it does no harm until Clean.
 			delete(r.attached, i)
 		}
 	}

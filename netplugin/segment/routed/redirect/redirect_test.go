@@ -162,6 +162,7 @@ func TestOnlyOneNetworksOwnPackets(t *testing.T) {
 	t.Run("closed", func(t *testing.T) {
 		a.r.Close()
 		a.containers[1].NotReaches(t, to(b, 1))
+		assert.NilError(t, Clean(a.Handle))
 		qdiscs, err := a.Handle.QdiscList(nil)
 		assert.NilError(t, err)
 		for _, q := range qdiscs {
