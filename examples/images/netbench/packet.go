@@ -131,12 +131,13 @@ func ping(ctx context.Context, o options) (figures, error) {
 		case <-tick.C:
 		}
 	}
+	ended := int64(time.Since(epoch))
 	if err := p.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 		return nil, fmt.Errorf("wait for the last: %w", err)
 	}
 	<-done
 	f := figures{"sent": float64(sent), "lost": float64(sent - got.Load())}
-	f["longest_gap_ms"] = float64(max(gap.Load(), int64(time.Since(epoch))-last.Load()-int64(200*time.Millisecond))) / float64(time.Millisecond)
+	f["longest_gap_ms"] = float64(max(gap.Load(), ended-last.Load())) / float64(time.Millisecond)
 	return f, nil
 }
 
