@@ -187,6 +187,15 @@ func (r *reports) setLease(id clientv3.LeaseID) {
 	r.signal()
 }
 
+// dropLease forgets a lease that is no more, unless there is another by now.
+func (r *reports) dropLease(id clientv3.LeaseID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lease == id {
+		r.lease = 0
+	}
+}
+
 // run writes until ctx ends.
 func (r *reports) run(ctx context.Context) {
 	read := false
@@ -316,7 +325,7 @@ func (r *reports) write(ctx context.Context) (more bool, err error) {
 	resp, err := r.store.Client().Txn(ctx).Then(ops...).Commit()
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		r.lost(lease)
-		r.setLease(0)
+		r.dropLease(lease)
 	}
 	if err != nil {
 		return false, fmt.Errorf("write reports: %w", err)
@@ -331,7 +340,8 @@ func (r *reports) write(ctx context.Context) (more bool, err error) {
 			if s.deleted {
 				c.revision = 0
 			}
-			if c.changes == s.changes {
+			// The lease may be another one since this was sent.
+			if c.changes == s.changes && (s.deleted || !c.name || s.lease == r.lease) {
 				c.dirty = false
 				if s.deleted {
 					delete(r.cells, s.key)
