@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -23,20 +22,7 @@ import (
 // plugin makes commands that run the plugin.
 var plugin func(args ...string) *exec.Cmd
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "clocker-conformance-")
-		if err == nil {
-			defer os.RemoveAll(dir)
-			plugin, err = nettest.Build(dir)
-		}
-		if err != nil {
-			fmt.Println(err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(nettest.Main(m, &plugin)) }
 
 // engine is Docker's side of the plugin protocols, connected to the plugin of
 // one host.

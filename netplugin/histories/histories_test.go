@@ -25,20 +25,7 @@ import (
 
 var plugin func(args ...string) *exec.Cmd
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "clocker-histories-")
-		if err == nil {
-			defer os.RemoveAll(dir)
-			plugin, err = nettest.Build(dir)
-		}
-		if err != nil {
-			fmt.Println(err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(nettest.Main(m, &plugin)) }
 
 // duration is how long the faults go on.
 func duration(t *testing.T) time.Duration {

@@ -19,19 +19,7 @@ import (
 // plugin makes commands that run the plugin; set by TestMain.
 var plugin func(args ...string) *exec.Cmd
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "planes")
-	if err == nil {
-		plugin, err = nettest.Build(dir)
-	}
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	_ = os.RemoveAll(dir) // what is left of it does no harm
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(nettest.Main(m, &plugin)) }
 
 // plane is one way to carry a network.
 type plane struct {
