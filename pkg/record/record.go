@@ -365,7 +365,7 @@ type Live struct {
 // Ask is one host's question to the owner of a block for an address of it. The
 // owner answers by a [Pin], or by Refused, and whoever asked deletes it.
 type Ask struct {
-	// From asks Owner; Release gives a pinned address back.
+	// From asks Owner.
 	From      string `json:"from"`
 	Owner     string `json:"owner"`
 	Network   string `json:"network"`
@@ -373,7 +373,6 @@ type Ask struct {
 	Container string `json:"container,omitempty"`
 	// Epoch names the journal of From, for the pin.
 	Epoch   int64  `json:"epoch,omitempty"`
-	Release bool   `json:"release,omitempty"`
 	Refused string `json:"refused,omitempty"`
 }
 

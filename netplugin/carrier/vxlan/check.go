@@ -22,7 +22,7 @@ func (d *device) check(fix bool) ([]finding.Finding, error) {
 	for _, peers := range d.users {
 		for _, p := range peers {
 			if err := d.reachable(p); err != nil {
-				add(finding.Finding{Subject: "vxlan to host " + p.Host, Text: err.Error(), Hint: "set the host's underlay address with docker clocker host"})
+				add(finding.Finding{Subject: "vxlan to host " + p.Host, Text: err.Error(), Hint: "give the host another address: docker clocker host rm, then host add --address"})
 			}
 		}
 	}
