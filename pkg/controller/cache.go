@@ -36,6 +36,22 @@ type cache struct {
 	uses        map[string]map[string]bool  // network id → host ids
 	underlays   map[string]record.Underlay
 	events      map[string]record.Event
+	usage       map[string]record.HostUsage                    // by host
+	health      map[string]store.Item[record.HostHealth]       // by host
+	memberships map[string]store.Item[record.Membership]       // by host
+	controllers map[string]store.Item[record.ControllerMember] // by name
+	running     map[string]record.ControllerLease              // controllers, by name
+	users       map[string]store.Item[record.User]             // by name
+	tokens      map[string]store.Item[record.Token]            // by id
+	providers   map[string]store.Item[record.Provider]         // by name
+	machines    map[string]store.Item[record.Machine]          // by id
+	policies    policies
+}
+
+// policies are those of the fleet; a revision of 0 means that none was set.
+type policies struct {
+	placement store.Item[record.PlacementPolicy]
+	headroom  store.Item[record.HeadroomPolicy]
 }
 
 type appCache struct {
@@ -77,6 +93,16 @@ func (c *cache) clear() {
 	c.uses = map[string]map[string]bool{}
 	c.underlays = map[string]record.Underlay{}
 	c.events = map[string]record.Event{}
+	c.usage = map[string]record.HostUsage{}
+	c.health = map[string]store.Item[record.HostHealth]{}
+	c.memberships = map[string]store.Item[record.Membership]{}
+	c.controllers = map[string]store.Item[record.ControllerMember]{}
+	c.running = map[string]record.ControllerLease{}
+	c.users = map[string]store.Item[record.User]{}
+	c.tokens = map[string]store.Item[record.Token]{}
+	c.providers = map[string]store.Item[record.Provider]{}
+	c.machines = map[string]store.Item[record.Machine]{}
+	c.policies = policies{}
 }
 
 // apply takes in a change of the watch.
@@ -127,6 +153,8 @@ func (c *cache) put(key string, r store.Raw) {
 		c.uses[p[2]][p[3]] = true
 	case p[0] == "events" && len(p) == 2:
 		set(c.events, p[1], r)
+	default:
+		c.putFleet(p, r)
 	}
 }
 
@@ -233,6 +261,8 @@ func (c *cache) remove(key string) {
 		delete(c.uses[p[2]], p[3])
 	case p[0] == "events" && len(p) == 2:
 		delete(c.events, p[1])
+	default:
+		c.removeFleet(p)
 	}
 }
 

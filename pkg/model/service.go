@@ -30,6 +30,10 @@ type Service struct {
 	// StopGracePeriod is how long a replica may take to stop before it is
 	// killed; 0 means the engine's default of 10 s.
 	StopGracePeriod time.Duration `json:"stopGracePeriod,omitempty"`
+	Placement       Placement     `json:"placement,omitzero"`
+	Resources       Resources     `json:"resources,omitzero"`
+	// Update is how replicas are replaced; nil means the fleet's default.
+	Update *Update `json:"update,omitempty"`
 }
 
 // What the name of a service answers with: an address of its own, which leads

@@ -61,7 +61,7 @@ func TestPortsOnAddresses(t *testing.T) {
 
 func TestPreferredHostWins(t *testing.T) {
 	hs := hosts(2)
-	hs[1].Tasks = []Task{{"a", "web"}, {"a", "web"}}
+	hs[1].Tasks = []Task{{App: "a", Service: "web"}, {App: "a", Service: "web"}}
 	assert.Equal(t, Place(hs, []Request{{App: "a", Service: "web", Prefer: "id2"}})[0].Host, "id2")
 }
 

@@ -197,3 +197,62 @@ func (k Keys) Event(id string) string { return k.Events() + id }
 
 // Election is the prefix under which controllers elect their leader.
 func (k Keys) Election() string { return k.prefix + "elect/leader" }
+
+// HostUsage holds a [record.HostUsage], written by the host's agent.
+func (k Keys) HostUsage(id string) string { return k.prefix + "hosts/" + id + "/usage" }
+
+// HostHealth holds a [record.HostHealth], written by the leader.
+func (k Keys) HostHealth(id string) string { return k.prefix + "hosts/" + id + "/health" }
+
+// HostMembership holds a [record.Membership], written by the leader.
+func (k Keys) HostMembership(id string) string { return k.prefix + "hosts/" + id + "/membership" }
+
+// Controllers is the prefix of the fleet's controllers.
+func (k Keys) Controllers() string { return k.prefix + "controllers/" }
+
+// Controller holds a [record.ControllerMember].
+func (k Keys) Controller(name string) string { return k.Controllers() + name + "/spec" }
+
+// ControllerLease holds a [record.ControllerLease] on the controller's lease.
+func (k Keys) ControllerLease(name string) string { return k.Controllers() + name + "/lease" }
+
+// Users is the prefix of who may call the API; User holds a [record.User].
+func (k Keys) Users() string { return k.prefix + "users/" }
+
+// User holds a [record.User].
+func (k Keys) User(name string) string { return k.Users() + name }
+
+// Tokens is the prefix of tokens; Token holds a [record.Token].
+func (k Keys) Tokens() string { return k.prefix + "tokens/" }
+
+// Token holds a [record.Token].
+func (k Keys) Token(id string) string { return k.Tokens() + id }
+
+// Audit is the prefix of the audit log; AuditEntry holds a
+// [record.AuditEntry]; ids sort by time.
+func (k Keys) Audit() string { return k.prefix + "audit/" }
+
+// AuditEntry holds a [record.AuditEntry].
+func (k Keys) AuditEntry(id string) string { return k.Audit() + id }
+
+// Authority holds what is public about the fleet's certificate authority:
+// which certificate signs, which are still trusted.
+func (k Keys) Authority() string { return k.prefix + "authority" }
+
+// PlacementPolicy holds a [record.PlacementPolicy].
+func (k Keys) PlacementPolicy() string { return k.prefix + "policy/fleet/placement" }
+
+// HeadroomPolicy holds a [record.HeadroomPolicy].
+func (k Keys) HeadroomPolicy() string { return k.prefix + "policy/fleet/headroom" }
+
+// Providers is the prefix of the sources of hosts.
+func (k Keys) Providers() string { return k.prefix + "providers/" }
+
+// Provider holds a [record.Provider].
+func (k Keys) Provider(name string) string { return k.Providers() + name + "/spec" }
+
+// Machines is the prefix of what providers were asked for.
+func (k Keys) Machines() string { return k.prefix + "machines/" }
+
+// Machine holds a [record.Machine].
+func (k Keys) Machine(id string) string { return k.Machines() + id }
