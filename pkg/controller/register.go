@@ -110,4 +110,3 @@ func (c *Controller) checkHost(r api.HostRequest) (id string, problems []string)
 	}
 	return id, problems
 }
-
