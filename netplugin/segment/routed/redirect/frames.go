@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -28,14 +27,16 @@ type Frames struct {
 	leave, enter *ebpf.Program
 
 	mu       sync.Mutex
-	ports    map[int]segment.Port // by link; guarded by mu
-	tunnels  map[int]int          // VNI by link; guarded by mu
-	attached map[int]bool         // guarded by mu
+	ports    map[int]segment.Port   // by link; guarded by mu
+	tunnels  map[int]segment.Tunnel // by link; guarded by mu
+	attached map[int]bool           // guarded by mu
+	// left and dropped are as in [Redirect], ports by name.
+	left, dropped map[string]bool
 }
 
 // newFrames loads the programs. They work as long as until says.
 func newFrames(h *netlink.Handle, until *ebpf.Map) (*Frames, error) {
-	f := &Frames{handle: h, ports: map[int]segment.Port{}, tunnels: map[int]int{}, attached: map[int]bool{}}
+	f := &Frames{handle: h, ports: map[int]segment.Port{}, tunnels: map[int]segment.Tunnel{}, attached: map[int]bool{}, dropped: map[string]bool{}}
 	var err error
 	load := func(m **ebpf.Map, name string, key, value, entries uint32) {
 		if err == nil {
@@ -118,6 +119,7 @@ func (f *Frames) dropPort(name string) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.dropped[name] = true
 	for i, p := range f.ports {
 		if p.Name == name {
 			delete(f.ports, i)
@@ -127,68 +129,113 @@ func (f *Frames) dropPort(name string) error {
 	return nil
 }
 
-// apply makes these the ports and tunnels that frames are redirected between.
-func (f *Frames) apply(ports []segment.Port, tunnels []segment.Tunnel) error {
+// begin is [Redirect.Begin] for ports.
+func (f *Frames) begin() {
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.dropped)
+}
+
+// leaveNetworks is [Redirect.Leave] for bridged networks.
+func (f *Frames) leaveNetworks(networks map[string]bool) error {
 	if f == nil {
 		return nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	wantPorts, wantTunnels := map[int]segment.Port{}, map[int]int{}
-	for _, p := range ports {
-		wantPorts[p.Index] = p
-	}
-	for _, t := range tunnels {
-		wantTunnels[t.Index] = t.VNI
-	}
+	f.left = networks
+	return f.take(func(p segment.Port) bool { return !networks[p.Network] }, func(t segment.Tunnel) bool { return !networks[t.Network] })
+}
+
+// take takes out of the maps what is not to be kept. Callers hold mu.
+func (f *Frames) take(port func(segment.Port) bool, tunnel func(segment.Tunnel) bool) error {
 	var errs []error
-	for i, p := range maps.Clone(f.ports) {
-		if wantPorts[i] != p {
+	for i, p := range f.ports {
+		if !port(p) {
 			errs = append(errs, absent(f.frameTables.ports.Delete(number(uint32(i)))))
 			delete(f.ports, i)
 		}
 	}
-	for i, vni := range maps.Clone(f.tunnels) {
-		if wantTunnels[i] != vni {
+	for i, t := range f.tunnels {
+		if !tunnel(t) {
 			errs = append(errs, absent(f.frameTables.tunnels.Delete(number(uint32(i)))))
 			delete(f.tunnels, i)
-		}
-	}
-	// Programs go with their links; without an entry they do nothing.
-	for i := range maps.Clone(f.attached) {
-		_, port := wantPorts[i]
-		if _, tunnel := wantTunnels[i]; !port && !tunnel {
-			delete(f.attached, i)
-		}
-	}
-	for i, p := range wantPorts {
-		if _, ok := f.ports[i]; !ok {
-			value := append(numbers(uint32(p.VNI), binary.NativeEndian.Uint32(key(p.Address))), append(p.MAC[:], 0, 0)...)
-			errs = append(errs, f.add(i, f.leave, f.frameTables.ports, value))
-			f.ports[i] = p
-		}
-	}
-	for i, vni := range wantTunnels {
-		if _, ok := f.tunnels[i]; !ok {
-			errs = append(errs, f.add(i, f.enter, f.frameTables.tunnels, number(uint32(vni))))
-			f.tunnels[i] = vni
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// add puts a program on a link and the link into a map. Callers hold mu.
-func (f *Frames) add(index int, p *ebpf.Program, m *ebpf.Map, value []byte) error {
-	if !f.attached[index] {
-		if err := attach(f.handle, index, p); err != nil {
-			return err
+// apply makes these the ports and tunnels that frames are redirected between,
+// but for those that were left or dropped since begin.
+func (f *Frames) apply(ports []segment.Port, tunnels []segment.Tunnel) error {
+	if f == nil {
+		return nil
+	}
+	wantPorts, wantTunnels, programs := map[int]segment.Port{}, map[int]segment.Tunnel{}, map[int]*ebpf.Program{}
+	for _, p := range ports {
+		wantPorts[p.Index], programs[p.Index] = p, f.leave
+	}
+	for _, t := range tunnels {
+		wantTunnels[t.Index], programs[t.Index] = t, f.enter
+	}
+	f.mu.Lock()
+	err := f.take(func(p segment.Port) bool { return wantPorts[p.Index] == p }, func(t segment.Tunnel) bool { return wantTunnels[t.Index] == t })
+	// Programs go with their links; without an entry they do nothing.
+	for i := range f.attached {
+		if programs[i] == nil {
+			delete(f.attached, i)
+		} else {
+			delete(programs, i)
 		}
-		f.attached[index] = true
 	}
-	if err := m.Put(number(uint32(index)), value); err != nil {
-		return fmt.Errorf("redirect frames of interface %d: %w", index, err)
+	f.mu.Unlock()
+	errs := []error{err}
+	for i, p := range programs {
+		// Links that go at the same time make this wait.
+		if err := attach(f.handle, i, p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		f.mu.Lock()
+		f.attached[i] = true
+		f.mu.Unlock()
 	}
-	return nil
+	return errors.Join(append(errs, f.put(wantPorts, wantTunnels))...)
+}
+
+// put puts into the maps what is wanted now.
+func (f *Frames) put(ports map[int]segment.Port, tunnels map[int]segment.Tunnel) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	put := func(m *ebpf.Map, index int, value []byte) bool {
+		err := m.Put(number(uint32(index)), value)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("redirect frames of interface %d: %w", index, err))
+		}
+		return err == nil
+	}
+	for i, p := range ports {
+		if _, ok := f.ports[i]; ok || !f.attached[i] || f.left[p.Network] || f.dropped[p.Name] {
+			continue
+		}
+		value := append(numbers(uint32(p.VNI), binary.NativeEndian.Uint32(key(p.Address))), append(p.MAC[:], 0, 0)...)
+		if put(f.frameTables.ports, i, value) {
+			f.ports[i] = p
+		}
+	}
+	for i, t := range tunnels {
+		if _, ok := f.tunnels[i]; ok || !f.attached[i] || f.left[t.Network] {
+			continue
+		}
+		if put(f.frameTables.tunnels, i, number(uint32(t.VNI))) {
+			f.tunnels[i] = t
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func stationKey(vni int, mac [6]byte) []byte {

@@ -71,6 +71,7 @@ func frameSites(t *testing.T) (a, b *bridgeless) {
 
 func (s *bridgeless) apply(t *testing.T, ports ...segment.Port) {
 	t.Helper()
+	s.r.Frames().begin()
 	s.Do(func() { assert.NilError(t, s.r.Frames().apply(ports, []segment.Tunnel{s.tunnel})) })
 }
 

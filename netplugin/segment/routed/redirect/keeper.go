@@ -44,9 +44,9 @@ type Keeper struct {
 
 	r *Redirect // nil where the kernel cannot
 
-	// applying is held while a plan is made and applied; it is taken before
-	// mu, and not by calls that a container's start waits for.
-	applying sync.Mutex
+	// leaving is held from the look at which networks are left to when they
+	// are, so that an older look never comes after a newer one.
+	leaving sync.Mutex
 
 	mu sync.Mutex
 	// publishing are links of endpoints whose ports are published or about to
@@ -88,11 +88,7 @@ func (k *Keeper) PutEndpoint(e policy.Endpoint) error {
 	k.publishing[e.Link], k.addresses[e.Link] = len(e.Ports) > 0, e.Address
 	k.mu.Unlock()
 	if len(e.Ports) > 0 {
-		// A plan that was made before is applied first.
-		k.applying.Lock()
-		err := errors.Join(k.r.Drop(e.Address), k.r.Frames().dropPort(e.Link))
-		k.applying.Unlock()
-		if err != nil {
+		if err := errors.Join(k.r.Drop(e.Address), k.r.Frames().dropPort(e.Link)); err != nil {
 			return fmt.Errorf("redirect no more to %s: %w", e.Address, err)
 		}
 	}
@@ -201,14 +197,19 @@ func (k *Keeper) watch(ctx context.Context) <-chan struct{} {
 	return out
 }
 
+// apply makes a plan and carries it out. What comes meanwhile, an endpoint that
+// goes or a network that is balanced from now on, holds over the plan. Only Run
+// calls it.
 func (k *Keeper) apply() error {
+	if err := k.leave(); err != nil {
+		return err
+	}
 	routes, err := k.routes()
 	if err != nil {
 		return err
 	}
-	// Held, so that nothing is added that was dropped since.
-	k.applying.Lock()
-	defer k.applying.Unlock()
+	k.r.Begin()
+	k.r.Frames().begin()
 	k.mu.Lock()
 	publishing := maps.Clone(k.publishing)
 	k.mu.Unlock()

@@ -70,6 +70,11 @@ type Redirect struct {
 	have     map[netip.Addr]End    // guarded by mu
 	known    map[netip.Prefix]Way  // guarded by mu
 	attached map[int]*ebpf.Program // by interface; guarded by mu
+	// left are networks that are not redirected, whatever a plan says that was
+	// made before, and dropped the endpoints since [Redirect.Begin]; guarded by
+	// mu.
+	left    map[string]bool
+	dropped map[netip.Addr]bool
 }
 
 // New loads the programs, and removes those of an earlier run from the
@@ -78,6 +83,7 @@ type Redirect struct {
 func New(h *netlink.Handle) (*Redirect, error) {
 	r := &Redirect{
 		networks: map[string]uint32{}, have: map[netip.Addr]End{}, known: map[netip.Prefix]Way{}, attached: map[int]*ebpf.Program{}, handle: h,
+		dropped: map[netip.Addr]bool{},
 	}
 	var err error
 	load := func(m **ebpf.Map, name string, kind ebpf.MapType, key, value, entries uint32) {
@@ -168,6 +174,12 @@ func (r *Redirect) DropLink(a netip.Addr, name string) error {
 }
 
 func (r *Redirect) drop(a netip.Addr) error {
+	r.dropped[a] = true
+	return r.forget(a)
+}
+
+// forget takes an endpoint out of the maps. Callers hold mu.
+func (r *Redirect) forget(a netip.Addr) error {
 	e, ok := r.have[a]
 	if !ok {
 		return nil
@@ -184,15 +196,56 @@ func absent(err error) error {
 	return err
 }
 
-// Apply makes these the ends and ways that packets are redirected between;
-// entries are the interfaces by which packets of other hosts come. Those of
-// another family than IPv4 are left out.
-func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
+// Begin must come before a plan for [Redirect.Apply] is made: what is dropped
+// from here on is not in the maps afterwards, whatever the plan says. One plan
+// is made and applied at a time.
+func (r *Redirect) Begin() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.dropped)
+}
+
+// Leave takes every packet of the given networks the long way from now on, and
+// those of all others that were left before may go the short way again when
+// they are applied. It does not wait for links.
+func (r *Redirect) Leave(networks map[string]bool) error {
 	if r == nil {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.left = networks
+	var errs []error
+	for a, e := range r.have {
+		if networks[e.Network] {
+			errs = append(errs, r.forget(a))
+		}
+	}
+	for dst, w := range r.known {
+		if networks[w.Network] {
+			errs = append(errs, r.forgetWay(dst))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forgetWay takes a way out of the maps. Callers hold mu.
+func (r *Redirect) forgetWay(dst netip.Prefix) error {
+	delete(r.known, dst)
+	return absent(r.tables.ways.Delete(wayKey(dst)))
+}
+
+// Apply makes these the ends and ways that packets are redirected between;
+// entries are the interfaces by which packets of other hosts come. Those of
+// another family than IPv4 are left out, and so are networks that were left and
+// endpoints that were dropped since the plan was begun.
+func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
+	if r == nil {
+		return nil
+	}
 	wantEnds, wantWays, wantLinks := map[netip.Addr]End{}, map[netip.Prefix]Way{}, map[int]*ebpf.Program{}
 	for _, e := range ends {
 		if e.Address.Is4() {
@@ -207,40 +260,68 @@ func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
 	for _, i := range entries {
 		wantLinks[i] = r.enter
 	}
+	errs := []error{r.take(wantEnds, wantWays, wantLinks)}
+	// The programs first, which do nothing without the maps: were packets of a
+	// connection to go the short way out and the long way back, the packet
+	// filter would drop the answer to a beginning that it has not seen.
+	for i, p := range r.missing(wantLinks) {
+		// Links that go at the same time make this wait.
+		if err := attach(r.handle, i, p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.mu.Lock()
+		r.attached[i] = p
+		r.mu.Unlock()
+	}
+	return errors.Join(append(errs, r.put(wantEnds, wantWays))...)
+}
+
+// take takes out of the maps what is no longer wanted.
+func (r *Redirect) take(ends map[netip.Addr]End, ways map[netip.Prefix]Way, links map[int]*ebpf.Program) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var errs []error
 	for a, e := range r.have {
-		if wantEnds[a] != e {
-			errs = append(errs, r.drop(a))
+		if ends[a] != e {
+			errs = append(errs, r.forget(a))
 		}
 	}
 	for dst, w := range r.known {
-		if wantWays[dst] != w {
-			errs = append(errs, absent(r.tables.ways.Delete(wayKey(dst))))
-			delete(r.known, dst)
+		if ways[dst] != w {
+			errs = append(errs, r.forgetWay(dst))
 		}
 	}
 	for i, p := range r.attached {
-		if wantLinks[i] != p {
+		if links[i] != p {
 			// An endpoint's link is going, and without its address in the maps
 			// the program does nothing; elsewhere it does no harm until Clean.
 			delete(r.attached, i)
 		}
 	}
-	// The programs first, which do nothing without the maps: were packets of a
-	// connection to go the short way out and the long way back, the packet
-	// filter would drop the answer to a beginning that it has not seen.
-	for i, p := range wantLinks {
-		if r.attached[i] == p {
-			continue
+	return errors.Join(errs...)
+}
+
+// missing are the links without their program.
+func (r *Redirect) missing(want map[int]*ebpf.Program) map[int]*ebpf.Program {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := map[int]*ebpf.Program{}
+	for i, p := range want {
+		if r.attached[i] != p {
+			all[i] = p
 		}
-		if err := attach(r.handle, i, p); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		r.attached[i] = p
 	}
-	for dst, w := range wantWays {
-		if _, ok := r.known[dst]; ok {
+	return all
+}
+
+// put puts into the maps what is wanted now.
+func (r *Redirect) put(ends map[netip.Addr]End, ways map[netip.Prefix]Way) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for dst, w := range ways {
+		if _, ok := r.known[dst]; ok || r.left[w.Network] {
 			continue
 		}
 		gateway := w.Gateway.As4()
@@ -251,8 +332,8 @@ func (r *Redirect) Apply(ends []End, ways []Way, entries []int) error {
 		}
 		r.known[dst] = w
 	}
-	for a, e := range wantEnds {
-		if _, ok := r.have[a]; !ok && r.attached[e.Link] != nil {
+	for a, e := range ends {
+		if _, ok := r.have[a]; !ok && r.attached[e.Link] != nil && !r.left[e.Network] && !r.dropped[a] {
 			errs = append(errs, r.add(e))
 		}
 	}

@@ -98,6 +98,7 @@ func (s *site) apply(t *testing.T, other *site, gateway string, networks ...stri
 		ends = append(ends, End{Network: n, Address: s.addresses[i], Link: s.inner[i]})
 		ways = append(ways, Way{Network: n, Dst: netip.PrefixFrom(other.addresses[i], 32), Link: s.underlay, Gateway: addr(gateway)})
 	}
+	s.r.Begin()
 	s.Do(func() { assert.NilError(t, s.r.Apply(ends, ways, []int{s.underlay})) })
 }
 
@@ -150,6 +151,21 @@ func TestOnlyOneNetworksOwnPackets(t *testing.T) {
 		assert.NilError(t, b.r.Drop(b.addresses[0]))
 		a.containers[0].NotReaches(t, to(b, 0))
 		a.containers[1].Reaches(t, to(b, 1))
+		// A plan that was begun before does not bring it back.
+		b.Do(func() {
+			assert.NilError(t, b.r.Apply([]End{{Network: "red", Address: b.addresses[0], Link: b.inner[0]}}, nil, nil))
+		})
+		_, there := b.r.have[b.addresses[0]]
+		assert.Assert(t, !there)
+		b.apply(t, a, "192.0.2.1", "red", "blue")
+		a.containers[0].Reaches(t, to(b, 0))
+	})
+	t.Run("a network that is left", func(t *testing.T) {
+		assert.NilError(t, b.r.Leave(map[string]bool{"red": true}))
+		b.apply(t, a, "192.0.2.1", "red", "blue")
+		a.containers[0].NotReaches(t, to(b, 0))
+		a.containers[1].Reaches(t, to(b, 1))
+		assert.NilError(t, b.r.Leave(nil))
 		b.apply(t, a, "192.0.2.1", "red", "blue")
 		a.containers[0].Reaches(t, to(b, 0))
 	})
