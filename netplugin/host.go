@@ -153,10 +153,13 @@ func (h host) run(ctx context.Context, s *server.Server) error {
 	g.Go(func() error {
 		return fast.Run(ctx, view.Changes(ctx, topology.Service, topology.Published, topology.Network))
 	})
-	balancer := lb.New(lb.Config{Host: c.HostID, View: view, Clear: fast.Settle, Now: time.Now, Log: log})
+	// Routes follow the topology at their own pace; names and services come
+	// after them.
+	routes := func(ctx context.Context) error { return links.Applied(ctx, view.ChangedAt(routed.Kinds...)) }
+	balancer := lb.New(lb.Config{Host: c.HostID, View: view, Clear: fast.Settle, Routes: routes, Now: time.Now, Log: log})
 	g.Go(func() error { return balancer.Run(ctx, view.Changes(ctx, lb.Kinds...)) })
 	g.Go(func() error {
-		return h.answerAgent(ctx, c.HostID, view, table, kernel, ways.byName, log, links, frames, table, networks, pools, balancer)
+		return h.answerAgent(ctx, c.HostID, view, table, kernel, ways.byName, log, balancer, routes, links, frames, table, networks, pools)
 	})
 	g.Go(func() error { return ways.run(ctx, c.HostID, c.Name, st, view, links.Refresh) })
 	return g.Wait()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -50,6 +51,9 @@ type Config struct {
 	Kernel        Kernel
 	// Carriers are by name, as segments have them.
 	Carriers map[string]carrier.Carrier
+	// Applied waits until services lead where etcd says at a revision; nil
+	// where nothing has to be waited for.
+	Applied func(ctx context.Context, revision int64) error
 	// Checkers are the parts that can compare what is with what must be.
 	Checkers []finding.Checker
 	Log      *slog.Logger
@@ -133,7 +137,28 @@ func (s *Server) Handler() http.Handler {
 		}
 		reply(w, s.view(q))
 	})
+	m.HandleFunc("GET "+hostview.PathApplied, s.applied)
 	return m
+}
+
+// appliedTime bounds how long is waited for a revision.
+const appliedTime = time.Second
+
+func (s *Server) applied(w http.ResponseWriter, r *http.Request) {
+	revision, err := strconv.ParseInt(r.URL.Query().Get("revision"), 10, 64)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, errors.New("revision must be a number"))
+		return
+	}
+	if s.Applied != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), appliedTime)
+		defer cancel()
+		if err := s.Applied(ctx, revision); err != nil {
+			refuse(w, http.StatusGatewayTimeout, fmt.Errorf("wait for revision %d: %w", revision, err))
+			return
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func read(w http.ResponseWriter, r *http.Request, into any) bool {

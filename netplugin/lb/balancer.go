@@ -33,14 +33,18 @@ type Config struct {
 	// translated that were not so far: when it returns, the network's packets
 	// go where that is done, and what comes back too.
 	Clear func() error
-	Now   func() time.Time
-	Log   *slog.Logger
+	// Routes, which may be nil, waits until the host's routes are as the
+	// topology says, or ctx ends.
+	Routes func(ctx context.Context) error
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 // Balancer keeps the table of a host in step with the topology.
 type Balancer struct {
 	Config
-	ports *holder
+	ports   *holder
+	applied topology.Mark
 
 	mu   sync.Mutex     // held by whoever works on the following
 	conn nft.Connection // to the kernel
@@ -104,10 +108,10 @@ func (b *Balancer) Sync() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var want State
-	known := false
+	known, revision := false, int64(0)
 	b.View.Read(func(t *topology.Topology, k topology.Knowledge) {
 		if known = k != topology.Unknown; known {
-			want = Decide(t, b.Host)
+			want, revision = Decide(t, b.Host), t.Revision
 		}
 	})
 	if !known {
@@ -115,6 +119,9 @@ func (b *Balancer) Sync() error {
 	}
 	b.ports.Set(want.Ports)
 	want = settle(b.state, want)
+	if adds(b.state, want) {
+		b.awaitRoutes()
+	}
 	if b.Clear != nil && widens(b.state, want) {
 		if err := b.Clear(); err != nil {
 			b.Log.Warn("packets of newly balanced networks may go astray for a moment", "error", err)
@@ -125,11 +132,13 @@ func (b *Balancer) Sync() error {
 			return err
 		}
 		b.state, b.loaded = want, true
+		b.applied.Set(revision)
 		return forget(orphans{want})
 	}
 	if err := b.apply(want); err != nil {
 		return err
 	}
+	b.applied.Set(revision)
 	gone := lost(b.state, want)
 	b.state = want
 	return b.part(gone)

@@ -79,6 +79,27 @@ func widens(had, want State) bool {
 	return false
 }
 
+// adds reports whether connections may go to a replica that they did not go to
+// in the state before.
+func adds(had, want State) bool {
+	for a, v := range want.Services {
+		if more(v.Replicas, had.Services[a].Replicas) {
+			return true
+		}
+	}
+	for s, p := range want.Ports {
+		if h := had.Ports[s]; more(p.Replicas, h.Replicas) || more(p.Replicas6, h.Replicas6) {
+			return true
+		}
+	}
+	return false
+}
+
+// more reports whether one of the addresses is not among those there were.
+func more(now, were []netip.Addr) bool {
+	return slices.ContainsFunc(now, func(a netip.Addr) bool { return !slices.Contains(were, a) })
+}
+
 func (p Port) same(q Port) bool {
 	return p.Address == q.Address && p.Target == q.Target && p.Network == q.Network &&
 		slices.Equal(p.Replicas, q.Replicas) && slices.Equal(p.Replicas6, q.Replicas6) &&

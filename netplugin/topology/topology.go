@@ -20,6 +20,9 @@ import (
 // Topology is one state of the fleet's networks. Its maps are never nil after
 // [New]; a reader must not change them.
 type Topology struct {
+	// Revision is the etcd revision up to which everything is in it; 0 when it
+	// is only remembered.
+	Revision int64
 	// Networks and Pools are by id and by name.
 	Networks map[string]record.Network
 	Pools    map[string]record.Pool

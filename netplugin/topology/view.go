@@ -33,6 +33,9 @@ type View struct {
 	// by mu.
 	listeners map[chan struct{}]kinds
 	dirty     chan struct{}
+
+	// changedAt is when each kind changed last; guarded by mu.
+	changedAt [32]int64
 }
 
 // Knowledge is how good a topology is.
@@ -150,6 +153,7 @@ func (v *View) apply(c store.Change) {
 		v.now, v.raws = New(), map[string]json.RawMessage{}
 		v.know = Followed
 	}
+	v.now.Revision = c.Revision
 	for _, r := range c.Puts {
 		changed = changed.with(v.put(r))
 	}
@@ -159,6 +163,11 @@ func (v *View) apply(c store.Change) {
 		delete(v.raws, key)
 	}
 	changed &^= 1 << Other
+	for kind := range v.changedAt {
+		if changed&(1<<kind) != 0 {
+			v.changedAt[kind] = c.Revision
+		}
+	}
 	for l, wanted := range v.listeners {
 		if changed&wanted != 0 {
 			signal(l)
@@ -223,4 +232,15 @@ func signal(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// ChangedAt is the last revision at which one of the kinds changed.
+func (v *View) ChangedAt(of ...Kind) int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	last := int64(0)
+	for _, kind := range of {
+		last = max(last, v.changedAt[kind])
+	}
+	return last
 }

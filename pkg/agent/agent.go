@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -69,7 +70,7 @@ func Run(ctx context.Context, o Options) error {
 	a := &agent{
 		id: identity{Fleet: cfg.Fleet, Host: cfg.HostID}, store: store.New(client, cfg.Fleet), engine: eng,
 		stateDir: o.StateDir, host: hostCheck{root: hostRoot()}, log: o.Log.With("host", cfg.Name), now: time.Now,
-		boot: strconv.FormatUint(rand.Uint64(), 36), controllers: cfg.Controllers, tls: mutual,
+		boot: strconv.FormatUint(rand.Uint64(), 36), controllers: cfg.Controllers, tls: mutual, certificate: filepath.Join(o.ConfigDir, cfg.CertFile),
 		names: &names{addresses: []string{hostconfig.DNSAddress, hostconfig.DNSAddress6}, port: 53, resolv: "/etc/resolv.conf", intn: rand.IntN},
 	}
 	a.run(ctx)
@@ -88,6 +89,8 @@ type agent struct {
 	boot        string
 	controllers []string
 	tls         *tls.Config
+	// certificate is the file of the host's own; empty when there is none.
+	certificate string
 	// patience replaces cachePatience when it is not 0.
 	patience time.Duration
 	// names is nil for an agent that answers none.
@@ -138,8 +141,9 @@ func (a *agent) run(ctx context.Context) {
 	fol := &follower{identity: a.id, engine: a.engine, log: log("engine"), now: a.now, loop: l, nets: nets}
 	fol.facts = &facts{
 		identity: a.id, store: a.store, log: log("facts"), now: a.now, info: fol.known, again: make(chan struct{}, 1),
-		tick: func() { nets.kick(); a.ensureAddress() },
+		tick: func() { nets.kick(); a.ensureAddress() }, machine: newMachineFacts(a.engine, a.certificate),
 	}
+	busy := &usage{identity: a.id, store: a.store, log: log("usage"), now: a.now, machine: fol.facts.machine}
 	index := dns.NewIndex(log("dns"))
 	l.local = index.SetLocal
 	known := &nameCache{identity: a.id, dir: a.stateDir, index: index, log: log("dns")}
@@ -157,6 +161,7 @@ func (a *agent) run(ctx context.Context) {
 	start(events.run)
 	start(keeper.run)
 	start(fol.facts.run)
+	start(busy.run)
 	start(fol.run)
 	start(keep.run)
 	start(index.Run)
@@ -169,17 +174,18 @@ func (a *agent) run(ctx context.Context) {
 		})
 	})
 	start(func(ctx context.Context) { a.followHost(ctx, l, here, keeper, fol.facts) })
+	behind := newBehindPlugin(a.stateDir, log("dns"))
 	start(func(ctx context.Context) {
-		_ = a.store.Follow(ctx, a.store.Keys.Names(), log("dns"), index.ApplyNames)
+		_ = a.store.Follow(ctx, a.store.Keys.Names(), log("dns"), behind.after(ctx, index.ApplyNames))
 	})
 	start(func(ctx context.Context) {
-		_ = a.store.Follow(ctx, a.store.Keys.Services(), log("dns"), index.ApplyServices)
+		_ = a.store.Follow(ctx, a.store.Keys.Services(), log("dns"), behind.after(ctx, index.ApplyServices))
 	})
 	if a.names != nil {
 		start(func(ctx context.Context) { a.answer(ctx, index, log("dns")) })
 	}
 	if len(a.controllers) > 0 {
-		h := &handler{engine: a.engine, container: l.container, log: log("tunnel"), net: newNetRelay(a.engine, nets, a.stateDir, log("networks"))}
+		h := &handler{engine: a.engine, container: l.container, log: log("tunnel"), net: newNetRelay(a.engine, nets, a.stateDir, log("networks")), shells: newShells(ctx, a.engine, log("shell"))}
 		t := &tunnel.Agent{Controllers: a.controllers, TLS: a.tls, Handler: h.routes(), Log: log("tunnel")}
 		start(t.Run)
 	}

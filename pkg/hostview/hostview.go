@@ -24,6 +24,10 @@ const (
 	PathReport = "/report" // GET → Report
 	PathCheck  = "/check"  // POST CheckRequest → []finding.Finding
 	PathTrace  = "/trace"  // POST Question → View
+	// PathApplied (GET, ?revision=N) answers with 204 when the host's services
+	// lead where etcd says at that revision, or with 504 when that takes longer
+	// than a moment.
+	PathApplied = "/applied"
 
 	// AgentPlugin is the prefix of the plugin's paths at the agent.
 	AgentPlugin = "/net/plugin"

@@ -84,6 +84,8 @@ type Segment struct {
 	// hosts that it leads to; guarded by syncing.
 	applied []Route
 	peers   map[string][]carrier.Peer
+	// mark is the revision up to which the kernel has the routes.
+	mark topology.Mark
 
 	kick chan struct{}
 }

@@ -30,6 +30,9 @@ const (
 	// gatherTime is the least time between two plans, so that a burst of
 	// changes in the fleet costs few of them.
 	gatherTime = 3 * time.Millisecond
+	// mostRest bounds the time between two plans: what took long was most
+	// likely the wait for others who change links.
+	mostRest = 20 * time.Millisecond
 )
 
 // Kinds are what the routes of a host follow from.
@@ -61,7 +64,7 @@ func (s *Segment) Run(ctx context.Context, changed <-chan struct{}) error {
 		// However much there is to plan, it never takes all of a processor.
 		// Comparing with the kernel is seldom, and a change waits no longer
 		// for it than that takes.
-		rest := max(gatherTime, 2*time.Since(start))
+		rest := max(gatherTime, min(2*time.Since(start), mostRest))
 		if compared {
 			rest = gatherTime
 		}
@@ -116,6 +119,8 @@ type picture struct {
 	routes []Route
 	known  topology.Knowledge
 	peers  map[string][]carrier.Peer
+	// revision is that of the topology that it was made from.
+	revision int64
 }
 
 // look works out the routes from what is known at this moment. mu is not held
@@ -128,7 +133,7 @@ func (s *Segment) look() picture {
 	p.machines = maps.Clone(s.machines)
 	s.mu.Unlock()
 	s.Topology.Read(func(t *topology.Topology, k topology.Knowledge) {
-		p.known = k
+		p.known, p.revision = k, t.Revision
 		p.routes = plan(p.place, t)
 		p.peers = peersOf(p.routes, t)
 	})
@@ -149,6 +154,7 @@ func (s *Segment) sync(force bool) error {
 	}
 	beyond := slices.DeleteFunc(slices.Clone(p.routes), func(r Route) bool { return r.Target == ToLink })
 	if !force && slices.Equal(beyond, s.applied) && reflect.DeepEqual(p.peers, s.peers) {
+		s.mark.Set(p.revision)
 		return nil
 	}
 	var err error
@@ -162,7 +168,14 @@ func (s *Segment) sync(force bool) error {
 		return err
 	}
 	s.applied, s.peers = beyond, p.peers
+	s.mark.Set(p.revision)
 	return nil
+}
+
+// Applied waits until the host's routes are those of an etcd revision, or ctx
+// ends.
+func (s *Segment) Applied(ctx context.Context, revision int64) error {
+	return s.mark.Wait(ctx, revision)
 }
 
 // whole compares everything with the kernel.
