@@ -101,7 +101,9 @@ func (s *steady) unharmed(t *testing.T, from, to netbench.Place, f func()) {
 	t.Helper()
 	began := time.Now()
 	lost, gap := s.during(t, from, to, f)
-	if allowed := 2 + int(time.Since(began)/between)/500; lost > allowed || gap > time.Second {
+	// Single packets may go while the way changes on a busy machine; the figures
+	// are above. An outage is more than 100 ms of them.
+	if allowed := int(100*time.Millisecond/between) + int(time.Since(began)/between)/500; lost > allowed || gap > time.Second {
 		t.Errorf("%d packets lost (allowed %d), longest gap %s", lost, allowed, gap)
 	}
 }
