@@ -137,6 +137,12 @@ bench: needs build ## Measure everything beside its rivals, and print a table of
 		{ grep -v -e '^PASS$$' -e '^ok ' || true; } | tee -a out/bench.txt
 	@hack/ratios out/bench.txt | tee out/ratios.txt
 
+.PHONY: bench-scale
+bench-scale: ## Play a large simulated fleet and print what each step took (HOSTS=1000 CONTAINERS=30000 APPLICATIONS=30)
+	@mkdir -p out
+	@$(GO) build -o out/scale ./e2e/scale/cmd/scale
+	@out/scale -hosts $(or $(HOSTS),1000) -containers $(or $(CONTAINERS),30000) -applications $(or $(APPLICATIONS),30) | tee out/scale.txt
+
 ##### Try it out
 
 .PHONY: demo

@@ -127,7 +127,7 @@ func (f *fleet) keys(t *testing.T, c *clientv3.Client) inventory {
 	var keys []string
 	for _, kv := range r.Kvs {
 		key := string(kv.Key)
-		if strings.HasPrefix(key, k.Events()) || strings.HasPrefix(key, k.Election()) || strings.HasSuffix(key, "/lease") || key == k.NetworkGuard() {
+		if strings.HasPrefix(key, k.Events()) || strings.HasPrefix(key, k.Audit()) || strings.HasPrefix(key, k.Election()) || strings.HasSuffix(key, "/lease") || key == k.NetworkGuard() {
 			continue
 		}
 		keys = append(keys, strings.TrimPrefix(key, k.Prefix()))

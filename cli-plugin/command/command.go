@@ -66,7 +66,11 @@ hosts with "host add", and give "deploy" a compose file or a blueprint.`,
 		newOperateCommand(e, operations[0]), newOperateCommand(e, operations[1]), newOperateCommand(e, operations[2]),
 		newRmCommand(e), newVersionCommand(e),
 		newNetworkCommand(e), newPoolCommand(e), newDoctorCommand(e), newTraceCommand(e),
-		newServeCommand(e), newAgentCommand(), newPreflightCommand(), newHostcleanCommand(),
+		newHeadroomCommand(e), newProviderCommand(e),
+		newUserCommand(e), newTokenCommand(e), newAuditCommand(e),
+		newWhyCommand(e), newRebalanceCommand(e),
+		newControllerCommand(e), newBackupCommand(e), newRestoreCommand(e), newUpgradeCommand(e),
+		newServeCommand(e), newAgentCommand(), newPreflightCommand(), newHostcleanCommand(), newHostenterCommand(),
 	)
 	return root
 }
@@ -135,14 +139,20 @@ func (e *Env) client() (*api.Client, error) {
 	return p.Client()
 }
 
-// with calls f with a client.
+// with calls f with a client, and keeps the user's certificate fresh.
 func (e *Env) with(f func(*api.Client) error) error {
-	c, err := e.client()
+	p, err := e.profile()
+	if err != nil {
+		return err
+	}
+	c, err := p.Client()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return f(c)
+	err = f(c)
+	e.refresh(p, c)
+	return err
 }
 
 // list holds the flags of the verbs that list.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/docker/cli/cli"
@@ -21,6 +20,8 @@ type deployOptions struct {
 	envFiles []string
 	profiles []string
 	dryRun   bool
+	explain  bool
+	format   string
 	wait     bool
 	quiet    bool
 }
@@ -38,14 +39,22 @@ differs is replaced, what is gone from the file is removed, the rest is left
 alone. It happens as a whole: images are fetched and ports are checked on every
 host before the first container is made, and a deploy that fails is taken back.
 
-An interrupt (^C) takes the deploy back, too; a second one leaves at once.`,
+An interrupt (^C) takes the deploy back, too; a second one leaves at once.
+
+With --dry-run nothing is done: each step is shown with its cause, each new
+replica with its host and why, and where no host takes a replica, what every
+host says to it. --explain shows that for each new replica.`,
 		Example: `  docker clocker deploy compose.yaml
   docker clocker deploy --dry-run blueprint.yaml
+  docker clocker deploy --dry-run --explain --format json compose.yaml
   docker clocker deploy --app shop https://example.com/shop/compose.yaml
   docker clocker deploy - < compose.yaml`,
 		Args: args(cli.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.ref = args[0]
+			if !o.dryRun && (o.explain || o.format != "") {
+				return usageError{invalid("--explain and --format go with --dry-run")}
+			}
 			return runDeploy(cmd.Context(), e, o)
 		},
 		ValidArgsFunction: func(_ *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -58,11 +67,14 @@ An interrupt (^C) takes the deploy back, too; a second one leaves at once.`,
 	f := cmd.Flags()
 	f.StringVar(&o.app, "app", "", "Name of the application (default: what the file says, else its directory)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "Show what would be done, and why, without doing it")
+	f.BoolVar(&o.explain, "explain", false, "With --dry-run: show what every host says to each new replica")
+	f.StringVar(&o.format, "format", "", `Format of a dry run: "table", "json" or a Go TEMPLATE`)
 	f.BoolVar(&o.wait, "wait", false, "Wait until every replica is healthy, not only started")
 	f.StringArrayVar(&o.envFiles, "env-file", nil, "File with variables for the compose file")
 	f.StringArrayVar(&o.profiles, "profile", nil, "Profile of the compose file to enable")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Print nothing but errors")
 	_ = cmd.RegisterFlagCompletionFunc("app", e.completeApps)
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("env-file", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveDefault
 	})
@@ -79,9 +91,9 @@ func runDeploy(ctx context.Context, e *Env, o deployOptions) error {
 		e.say("warning: %s", w)
 	}
 	return e.with(func(c *api.Client) error {
-		req := api.DeployRequest{Application: app, DryRun: o.dryRun, Wait: o.wait}
+		req := api.DeployRequest{Application: app, DryRun: o.dryRun, Explain: o.explain, Wait: o.wait}
 		if o.dryRun {
-			return dryRun(ctx, e, c, req, o.quiet)
+			return dryRun(ctx, e, c, req, o)
 		}
 		_, err := e.follow(ctx, c, operation{
 			verb: "deploy", title: "Deploying " + app.Name, app: app.Name, wait: o.wait, quiet: o.quiet,
@@ -108,50 +120,6 @@ func notDeployed(ref string, err error) error {
 		what = fmt.Sprintf("%d problems", n)
 	}
 	return textError{fmt.Errorf("%w\n\n%s has %s: nothing was deployed", err, ref, what), err}
-}
-
-// dryRun shows what a deploy would do.
-func dryRun(ctx context.Context, e *Env, c *api.Client, req api.DeployRequest, quiet bool) error {
-	var (
-		steps    []api.Step
-		problems []string
-		done     string
-	)
-	err := c.Deploy(ctx, req, func(p api.Progress) error {
-		if p.Step != nil {
-			steps = append(steps, *p.Step)
-		}
-		if p.Problem != "" {
-			problems = append(problems, p.Problem)
-		}
-		done = p.Done
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	name := req.Application.Name
-	if done != "ok" {
-		return errors.New(strings.Join(append([]string{name + " cannot be deployed"}, problems...), "\n"))
-	}
-	if quiet {
-		return nil
-	}
-	changes := 0
-	for _, s := range steps {
-		if s.Action != "keep" {
-			changes++
-		}
-	}
-	if len(steps) > 0 {
-		if err := formatter.Steps(formatter.Options{Out: e.cli.Out()}, steps); err != nil {
-			return err
-		}
-	}
-	if changes == 0 {
-		e.say("%s is as the file says: nothing to do", name)
-	}
-	return nil
 }
 
 // showAddresses tells where the application's published ports are.

@@ -81,20 +81,28 @@ func runExec(ctx context.Context, e *Env, o execOptions) error {
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		if err := e.converse(ctx, c, t.ID, conn, o.ExecRequest); err != nil {
-			return err
-		}
-		state, err := c.ExecState(ctx, t.ID, conn.ID)
-		switch {
-		case err != nil:
-			return err
-		case state.Running:
-			return textError{errors.New("run command: " + api.ErrLost.Error()), api.ErrLost}
-		case state.ExitCode != 0:
-			return statusError(state.ExitCode)
-		}
-		return nil
+		return e.attend(ctx, conn, o.ExecRequest,
+			func() (api.ExecState, error) { return c.ExecState(ctx, t.ID, conn.ID) },
+			func(h, w uint) error { return c.ExecResize(ctx, t.ID, conn.ID, h, w) })
 	})
+}
+
+// attend joins the user's streams to a command's until it ends, and gives its
+// exit code. state asks how it is getting on, resize tells its terminal.
+func (e *Env) attend(ctx context.Context, conn *api.ExecConn, o api.ExecRequest, state func() (api.ExecState, error), resize func(h, w uint) error) error {
+	if err := e.converse(ctx, conn, o, resize); err != nil {
+		return err
+	}
+	s, err := state()
+	switch {
+	case err != nil:
+		return err
+	case s.Running:
+		return textError{errors.New("run command: " + api.ErrLost.Error()), api.ErrLost}
+	case s.ExitCode != 0:
+		return statusError(s.ExitCode)
+	}
+	return nil
 }
 
 // pick chooses the replica: the numbered one, else the first that runs.
@@ -117,7 +125,7 @@ func pick(tasks []api.Task, o execOptions) (api.Task, error) {
 }
 
 // converse joins the user's streams to the command's until it ends.
-func (e *Env) converse(ctx context.Context, c *api.Client, task string, conn *api.ExecConn, o api.ExecRequest) error {
+func (e *Env) converse(ctx context.Context, conn *api.ExecConn, o api.ExecRequest, resize func(h, w uint) error) error {
 	restore := func() {}
 	if o.TTY && o.Stdin {
 		if err := e.cli.In().SetRawTerminal(); err != nil {
@@ -134,7 +142,7 @@ func (e *Env) converse(ctx context.Context, c *api.Client, task string, conn *ap
 	}
 	defer restore()
 	if o.TTY {
-		defer e.followSize(ctx, c, task, conn.ID)()
+		defer e.followSize(resize)()
 	}
 	go func() {
 		if o.Stdin {
@@ -162,7 +170,7 @@ func (e *Env) converse(ctx context.Context, c *api.Client, task string, conn *ap
 
 // followSize tells the command's terminal whenever the user's changes its
 // size, until the returned function is called.
-func (e *Env) followSize(ctx context.Context, c *api.Client, task, exec string) (stop func()) {
+func (e *Env) followSize(resize func(h, w uint) error) (stop func()) {
 	changes := make(chan os.Signal, 1)
 	signal.Notify(changes, syscall.SIGWINCH)
 	quit := make(chan struct{})
@@ -174,7 +182,7 @@ func (e *Env) followSize(ctx context.Context, c *api.Client, task, exec string) 
 			case <-changes:
 			}
 			if h, w := e.cli.Out().GetTtySize(); h > 0 && w > 0 {
-				_ = c.ExecResize(ctx, task, exec, h, w) // the wrong size harms nothing
+				_ = resize(h, w) // the wrong size harms nothing
 			}
 		}
 	}()

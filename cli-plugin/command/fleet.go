@@ -20,6 +20,7 @@ func newFleetCommand(e *Env) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newFleetLsCommand(e), newFleetUseCommand(e), newFleetRmCommand(e))
+	cmd.AddCommand(newFleetInspectCommand(e), newFleetUpdateCommand(e), newFleetJoinCommand(e))
 	return cmd
 }
 

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
+	"strings"
 
 	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli/config"
 	"github.com/spf13/cobra"
 
 	"clocker.io/clocker/cli-plugin/formatter"
@@ -21,123 +25,79 @@ func newHostCommand(e *Env) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newHostAddCommand(e), newHostLsCommand(e), newHostInspectCommand(e), newHostRmCommand(e))
+	cmd.AddCommand(newHostLabelCommand(e), newHostExecCommand(e), newHostLogsCommand(e), newHostUpgradeCommand(e), newHostJoinCommand(e), newHostLeaveCommand(e))
+	cmd.AddCommand(newHostCordonCommand(e), newHostDrainCommand(e), newHostEnableCommand(e))
 	return cmd
-}
-
-type hostAddOptions struct {
-	endpoints     []string
-	name, address string
-	labels        []string
-	reach         reachFlags
-	force, quiet  bool
-}
-
-func newHostAddCommand(e *Env) *cobra.Command {
-	var o hostAddOptions
-	cmd := &cobra.Command{
-		Use:   "add [OPTIONS] ENDPOINT [ENDPOINT...]",
-		Short: "Add Docker hosts to the fleet",
-		Long: `Add Docker hosts to the fleet.
-
-ENDPOINT is how an engine is reached from here: ssh://[USER@]HOST[:PORT],
-tcp://HOST:PORT with TLS, unix:///PATH or context:NAME. Image, plugin and
-certificates are copied there through the engine's own API: no registry is
-needed, and the engine is not restarted. Several hosts are added at the same
-time.`,
-		Example: `  docker clocker host add ssh://root@10.0.0.7 ssh://root@10.0.0.8
-  docker clocker host add --name big --label disk=ssd --tls-cert-dir ~/certs tcp://10.0.0.9:2376`,
-		Args: args(cli.RequiresMinArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o.endpoints = args
-			return runHostAdd(cmd.Context(), e, o)
-		},
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}
-	f := cmd.Flags()
-	f.StringVar(&o.name, "name", "", "Name of the host (default: its host name)")
-	f.StringVar(&o.address, "address", "", "Address by which the other hosts reach it (default: chosen)")
-	f.StringArrayVar(&o.labels, "label", nil, "Label for placement, KEY=VALUE")
-	f.BoolVarP(&o.force, "force", "f", false, "Take a machine over that says it belongs to another fleet")
-	f.BoolVarP(&o.quiet, "quiet", "q", false, "Print only the hosts' names")
-	o.reach.flags(cmd)
-	return cmd
-}
-
-func runHostAdd(ctx context.Context, e *Env, o hostAddOptions) error {
-	if len(o.endpoints) > 1 && (o.name != "" || o.address != "") {
-		return usageError{errors.New("--name and --address are for one host: add the hosts one by one")}
-	}
-	labels, err := keyValues("label", o.labels)
-	if err != nil {
-		return err
-	}
-	p, err := e.profile()
-	if err != nil {
-		return err
-	}
-	c, err := p.Client()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	kit, err := fleet.NewKit(fleet.Build{})
-	if err != nil {
-		return err
-	}
-	var reached engines
-	defer reached.close()
-	var add []fleet.AddOptions
-	var errs []error
-	for _, endpoint := range o.endpoints {
-		conn, err := reached.open(ctx, endpoint, o.reach.options(e))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		add = append(add, fleet.AddOptions{
-			Controller: c, Fleet: p.Name, CA: p.CA, Engine: conn.Client, Endpoint: conn.Endpoint,
-			Name: o.name, Address: o.address, Labels: labels, Kit: kit, Force: o.force,
-		})
-	}
-	if len(errs) > 0 { // before anything is done to the others
-		return errors.Join(errs...)
-	}
-	show := e.steps("Adding to fleet "+p.Name, o.quiet)
-	hosts, err := fleet.AddHosts(ctx, add, show.add)
-	show.close(err)
-	for _, h := range hosts {
-		if rerr := e.remember(p, h.Name, h.Endpoint, o.reach); err == nil {
-			err = rerr
-		}
-		if o.quiet {
-			_, _ = fmt.Fprintln(e.cli.Out(), h.Name)
-		} else {
-			e.say("%s (%s) is a host of fleet %s", h.Name, h.Address, p.Name)
-		}
-	}
-	return err
 }
 
 func newHostLsCommand(e *Env) *cobra.Command {
 	var o list
+	var wanted []string
 	cmd := &cobra.Command{
 		Use:     "ls [OPTIONS]",
 		Aliases: []string{"list"},
 		Short:   "List hosts",
-		Args:    args(cli.NoArgs),
+		Long: `List hosts.
+
+STATUS is ready, joining (added, not heard of yet), cordoned or draining (takes no
+new work), suspect (not heard of for a moment), lost (its work is replaced),
+quarantined (it comes and goes), down or removing.`,
+		Example: `  docker clocker host ls --filter label=disk=ssd --filter status=ready
+  docker clocker host ls --format 'table {{.Name}}\t{{.Containers}}\t{{.DiskFree}}\t{{.Labels}}'`,
+		Args: args(cli.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			filters, err := hostFilters(wanted)
+			if err != nil {
+				return err
+			}
 			return e.with(func(c *api.Client) error {
 				hosts, err := c.Hosts(cmd.Context())
 				if err != nil {
 					return err
 				}
-				return formatter.Hosts(o.options(e), hosts)
+				return formatter.Hosts(o.options(e), slices.DeleteFunc(hosts, func(h api.Host) bool { return !filters(h) }))
 			})
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	o.flags(cmd, "Only display names")
+	cmd.Flags().StringArrayVarP(&wanted, "filter", "f", nil, `Only hosts that match: "label=KEY[=VALUE]", "status=STATUS", "name=PATTERN"`)
 	return cmd
+}
+
+// hostFilters reads filters; those of one kind are alternatives, but for
+// labels, all of which a host must have.
+func hostFilters(wanted []string) (func(api.Host) bool, error) {
+	var labels [][]string
+	values := map[string][]string{}
+	for _, w := range wanted {
+		k, v, ok := strings.Cut(w, "=")
+		switch {
+		case !ok || v == "":
+			return nil, usageError{fmt.Errorf("--filter %q is not KEY=VALUE", w)}
+		case k == "label":
+			labels = append(labels, strings.SplitN(v, "=", 2))
+		case k == "status" || k == "name":
+			if _, err := path.Match(v, ""); err != nil {
+				return nil, usageError{fmt.Errorf("--filter %q: %w", w, err)}
+			}
+			values[k] = append(values[k], v)
+		default:
+			return nil, usageError{fmt.Errorf("--filter %q: there are label, status and name", w)}
+		}
+	}
+	matches := func(patterns []string, s string) bool {
+		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { ok, _ := path.Match(p, s); return ok })
+	}
+	return func(h api.Host) bool {
+		for _, l := range labels {
+			v, has := h.Labels[l[0]]
+			if !has || len(l) == 2 && v != l[1] {
+				return false
+			}
+		}
+		return matches(values["status"], h.Status) && matches(values["name"], h.Name)
+	}, nil
 }
 
 func newHostInspectCommand(e *Env) *cobra.Command {
@@ -218,7 +178,9 @@ func runHostRm(ctx context.Context, e *Env, name string, o hostRmOptions) error 
 	ro := fleet.RemoveOptions{Controller: c, Fleet: p.Name, Name: name, Force: o.force}
 	var reached engines
 	defer reached.close()
-	if o.forget {
+	if ro.Joined = err == nil && endpoint == ""; ro.Joined && !o.forget {
+		// There is no way to it, and none is needed.
+	} else if o.forget {
 		ro.Unreachable = errors.New("--forget leaves it alone")
 	} else if conn, err := reached.open(ctx, endpoint, o.reach.known(e, p, name)); err == nil {
 		ro.Engine = conn.Client
@@ -231,5 +193,8 @@ func runHostRm(ctx context.Context, e *Env, name string, o hostRmOptions) error 
 	if err != nil {
 		return err
 	}
-	return e.forget(p, name)
+	if err := fleet.Remember(config.Dir(), p.Name, name, fleet.Access{}); err != nil {
+		return err
+	}
+	return fleet.RemoveContext(e.cli.ContextStore(), p.Name, name)
 }

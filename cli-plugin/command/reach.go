@@ -3,11 +3,9 @@ package command
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/docker/cli/cli/config"
 	"github.com/spf13/cobra"
 
 	"clocker.io/clocker/pkg/engine/connect"
@@ -96,29 +94,6 @@ func (r reachFlags) absolute(getenv func(string) string) (fleet.Access, error) {
 		*p = abs
 	}
 	return a, nil
-}
-
-// remember notes in the fleet's profile how a host's engine is reached.
-func (e *Env) remember(p *fleet.Profile, host, endpoint string, r reachFlags) error {
-	a, err := r.absolute(os.Getenv)
-	if err != nil {
-		return err
-	}
-	a.Endpoint = endpoint
-	if p.Access == nil {
-		p.Access = map[string]fleet.Access{}
-	}
-	p.Access[host] = a
-	return p.Save(config.Dir())
-}
-
-// forget drops what the profile remembers of a host.
-func (e *Env) forget(p *fleet.Profile, host string) error {
-	if _, ok := p.Access[host]; !ok {
-		return nil
-	}
-	delete(p.Access, host)
-	return p.Save(config.Dir())
 }
 
 // keyValues reads KEY=VALUE flags; a key alone has an empty value.

@@ -1,6 +1,8 @@
 package formatter
 
 import (
+	"encoding/json"
+
 	"github.com/docker/cli/cli/command/formatter"
 
 	"clocker.io/clocker/pkg/api"
@@ -23,7 +25,13 @@ type stepRow struct {
 	s api.Step
 }
 
-func (r *stepRow) MarshalJSON() ([]byte, error) { return formatter.MarshalJSON(r) }
+// MarshalJSON has what every host says, too, which no column can.
+func (r *stepRow) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Action, Kind, Subject, Host, Cause string
+		Hosts                              []api.HostVerdict `json:",omitempty"`
+	}{r.s.Action, r.s.Kind, r.s.Subject, r.s.Host, r.s.Cause, r.s.Hosts})
+}
 
 func (r *stepRow) Action() string  { return r.s.Action }
 func (r *stepRow) Kind() string    { return r.s.Kind }

@@ -10,6 +10,7 @@ import (
 // caches are what testbeds are made from: directories that are only read.
 type caches struct {
 	tree   string // the hosts' root
+	bare   string // the root of hosts without an engine; empty unless wanted
 	images string // the registry's content
 	imageTrees
 }
@@ -40,14 +41,14 @@ func Prepare(ctx context.Context, log func(string, ...any), engines ...string) e
 		return errNotRoot
 	}
 	for _, e := range engines {
-		if _, err := prepare(ctx, log, e); err != nil {
+		if _, err := prepare(ctx, log, e, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func prepare(ctx context.Context, log func(string, ...any), engine string) (*caches, error) {
+func prepare(ctx context.Context, log func(string, ...any), engine string, bare bool) (*caches, error) {
 	if err := ensurePrograms(ctx, log); err != nil {
 		return nil, err
 	}
@@ -57,6 +58,12 @@ func prepare(ctx context.Context, log func(string, ...any), engine string) (*cac
 		c.tree, err = hostTrees[engine].make(ctx, log)
 		return err
 	})
+	if bare {
+		g.Go(func() (err error) {
+			c.bare, err = bareTree.make(ctx, log)
+			return err
+		})
+	}
 	g.Go(func() (err error) {
 		c.images, err = makeImages(ctx, log, &c.imageTrees)
 		return err

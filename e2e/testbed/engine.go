@@ -41,15 +41,20 @@ func (h *Host) Client() (*client.Client, error) {
 	return c, nil
 }
 
-// WaitReady waits until the host's engine answers and its sshd accepts. It
+// WaitReady waits until the host's engine, unless it is bare, answers and its
+// sshd accepts. It
 // asks from within the host, so that a host cut off from here gets ready too.
 func (h *Host) WaitReady(ctx context.Context) error {
-	err := poll(ctx.Done(), readyLimit, "engine of "+h.Name, func() error { return h.engineAnswers(ctx) })
-	if err != nil {
-		return fmt.Errorf("%w (logs are in %s)", err, filepath.Join(hostDisk(h.bed.dir, h.Name), "upper/var/log"))
+	ports := []uint16{22}
+	if !h.Bare {
+		ports = append(ports, enginePort)
+		err := poll(ctx.Done(), readyLimit, "engine of "+h.Name, func() error { return h.engineAnswers(ctx) })
+		if err != nil {
+			return fmt.Errorf("%w (logs are in %s)", err, filepath.Join(hostDisk(h.bed.dir, h.Name), "upper/var/log"))
+		}
 	}
 	return poll(ctx.Done(), readyLimit, "ports of "+h.Name, func() error {
-		for _, port := range []uint16{22, enginePort} {
+		for _, port := range ports {
 			if err := listens(h.PID(), port); err != nil {
 				return err
 			}

@@ -24,11 +24,14 @@ type Host struct {
 	// eth0.
 	Address6, LinkLocal6 string
 
+	// Bare says that it has no engine but what is installed on it.
+	Bare bool
+
 	bed *Testbed
 }
 
 func newHost(t *Testbed, n node) *Host {
-	h := &Host{Name: n.Name, Address: n.Address, bed: t}
+	h := &Host{Name: n.Name, Address: n.Address, Bare: n.Bare, bed: t}
 	if a, err := netip.ParseAddr(n.Address); err == nil {
 		h.Address6, h.LinkLocal6 = address6(a).String(), linkLocal(hardwareAddr(a)).String()
 	}

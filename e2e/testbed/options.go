@@ -25,6 +25,9 @@ type Options struct {
 	Name string
 	// Hosts is how many hosts there are: h1, h2, ... 0 is 1.
 	Hosts int
+	// Bare is how many more hosts there are after those that have no engine: a
+	// Debian with sshd, whose apt can install docker.io.
+	Bare int
 	// Engine is the major version of the hosts' Docker Engine: "28" (the
 	// default) or "20".
 	Engine string
@@ -63,8 +66,8 @@ func (o Options) withDefaults() (Options, error) {
 	if !validName.MatchString(o.Name) {
 		return o, fmt.Errorf("check name: %q is not %s", o.Name, validName)
 	}
-	if o.Hosts < 1 || o.Hosts > MaxHosts {
-		return o, fmt.Errorf("check hosts: %d is not within 1 to %d", o.Hosts, MaxHosts)
+	if o.Hosts < 1 || o.Bare < 0 || o.Hosts+o.Bare > MaxHosts {
+		return o, fmt.Errorf("check hosts: %d and %d bare ones are not within 1 to %d", o.Hosts, o.Bare, MaxHosts)
 	}
 	if _, ok := hostTrees[o.Engine]; !ok {
 		return o, fmt.Errorf("check engine: %q is neither 28 nor 20", o.Engine)

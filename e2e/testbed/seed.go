@@ -41,7 +41,7 @@ func seedHost(dir string, s *state, n node, ca *authority) error {
 	if err != nil {
 		return fmt.Errorf("seed %s: %w", n.Name, err)
 	}
-	roots, err := os.ReadFile(filepath.Join(s.Tree, "etc/ssl/certs/ca-certificates.crt"))
+	roots, err := os.ReadFile(filepath.Join(s.treeOf(n), "etc/ssl/certs/ca-certificates.crt"))
 	if err != nil {
 		return fmt.Errorf("seed %s: %w", n.Name, err)
 	}
@@ -50,11 +50,7 @@ func seedHost(dir string, s *state, n node, ca *authority) error {
 		err = errors.Join(err, rerr)
 		return b
 	}
-	files := []struct {
-		path string
-		data []byte
-		mode fs.FileMode
-	}{
+	files := []hostFile{
 		{"etc/hostname", []byte(n.Name + "\n"), 0o644},
 		{"etc/hosts", hostsFile(s), 0o644},
 		{"etc/resolv.conf", fmt.Appendf(nil, "nameserver %s\noptions timeout:1 attempts:2\n", s.Hub.Address), 0o644},
@@ -65,7 +61,13 @@ func seedHost(dir string, s *state, n node, ca *authority) error {
 		{"etc/ssh/sshd_config.d/testbed.conf", []byte(sshdConfig), 0o644},
 		{"root/.ssh/authorized_keys", read(filepath.Join(dir, "ssh", "id.pub")), 0o600},
 	}
+	if n.Bare {
+		files = append(files, hostFile{"etc/default/docker", []byte(bareDefaults), 0o644}, hostFile{"etc/fstab", []byte(bareMounts), 0o644})
+	}
 	for _, f := range files {
+		if n.Bare && strings.HasPrefix(f.path, "etc/docker/") {
+			continue
+		}
 		path := filepath.Join(upper, f.path)
 		mode := fs.FileMode(0o755)
 		if strings.HasPrefix(f.path, "root/") {
@@ -78,6 +80,19 @@ func seedHost(dir string, s *state, n node, ca *authority) error {
 	}
 	return writeKnownHosts(dir, s)
 }
+
+type hostFile struct {
+	path string
+	data []byte
+	mode fs.FileMode
+}
+
+// What an administrator tells Docker's init script on a machine that may not
+// raise its limits and has its cgroups mounted.
+const (
+	bareDefaults = "ulimit() { command ulimit \"$@\" 2>/dev/null || true; }\n"
+	bareMounts   = "cgroup /sys/fs/cgroup none noauto 0 0\n"
+)
 
 const sshdConfig = `HostKey /etc/ssh/ssh_host_ed25519_key
 PermitRootLogin prohibit-password
@@ -138,9 +153,17 @@ func writeKnownHosts(dir string, s *state) error {
 func hostConfig(dir string, s *state, n node) machineConfig {
 	disk := hostDisk(dir, n.Name)
 	const containerd = "/run/containerd/containerd.sock"
+	services := []service{
+		{Name: "containerd", Args: []string{"containerd"}},
+		{Name: "dockerd", Args: []string{"dockerd", "--containerd=" + containerd}, After: containerd},
+		{Name: "sshd", Args: []string{"/usr/sbin/sshd", "-D", "-e"}},
+	}
+	if n.Bare {
+		services = []service{services[2], {Name: "rc", Args: []string{"sh", "-c", startInstalled}}}
+	}
 	return machineConfig{
 		Hostname: n.Name,
-		Tree:     s.Tree,
+		Tree:     s.treeOf(n),
 		Disk:     disk,
 		Cgroup:   cgroupPath(s.Name, n.Name),
 		// Plain directories: overlay2 does not stack on overlayfs.
@@ -149,10 +172,10 @@ func hostConfig(dir string, s *state, n node) machineConfig {
 			{filepath.Join(disk, "containerd"), "/var/lib/containerd"},
 			{filepath.Join(disk, "clocker"), "/var/lib/clocker"},
 		},
-		Services: []service{
-			{Name: "containerd", Args: []string{"containerd"}},
-			{Name: "dockerd", Args: []string{"dockerd", "--containerd=" + containerd}, After: containerd},
-			{Name: "sshd", Args: []string{"/usr/sbin/sshd", "-D", "-e"}},
-		},
+		Services: services,
 	}
 }
+
+// startInstalled is what a bare host's init does at boot: start an engine that
+// was installed, as any init does, and go on.
+const startInstalled = `if test -x /etc/init.d/docker; then service docker start; fi; exec sleep infinity`

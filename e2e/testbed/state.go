@@ -20,6 +20,7 @@ type state struct {
 	Subnet   string `json:"subnet"`            // a /24 in CIDR form
 	SubnetB  string `json:"subnetB,omitempty"` // that of the second link, if there is one
 	Tree     string `json:"tree"`              // the root tree the hosts are made from
+	Bare     string `json:"bare,omitempty"`    // that of hosts without an engine
 	Tools    string `json:"tools"`             // the root tree the hub is made from
 	Registry string `json:"registry"`          // the seed of the hub's registry
 	Images   string `json:"images"`            // the seed whose images it has by now
@@ -36,6 +37,8 @@ type node struct {
 	Name    string  `json:"name"`
 	Address string  `json:"address"`
 	Proc    process `json:"proc"`
+	// Bare says that it has no engine of the testbed's.
+	Bare bool `json:"bare,omitempty"`
 	// MTU is that of its link; 0 is the usual one.
 	MTU int `json:"mtu,omitempty"`
 }
@@ -50,6 +53,14 @@ func (s *state) find(name string) *node {
 		}
 	}
 	return nil
+}
+
+// treeOf is the root tree that a host is made from.
+func (s *state) treeOf(n node) string {
+	if n.Bare {
+		return s.Bare
+	}
+	return s.Tree
 }
 
 func loadState(dir string) (*state, error) {

@@ -28,12 +28,12 @@ func Up(ctx context.Context, o Options) (*Testbed, error) {
 		return nil, err
 	}
 	defer unlock()
-	c, err := prepare(ctx, o.Log, o.Engine)
+	c, err := prepare(ctx, o.Log, o.Engine, o.Bare > 0)
 	if err != nil {
 		return nil, err
 	}
 	s, err := loadState(stateDir(o.Name))
-	if err != nil || !s.Hub.Proc.alive() || s.Engine != o.Engine || s.Tree != c.tree || len(s.links()) != o.Links {
+	if err != nil || !s.Hub.Proc.alive() || s.Engine != o.Engine || s.Tree != c.tree || len(s.links()) != o.Links || o.Bare > 0 && s.Bare != c.bare {
 		if err == nil {
 			o.Log("%s: taking down what does not fit", o.Name)
 		}
@@ -50,7 +50,7 @@ func Up(ctx context.Context, o Options) (*Testbed, error) {
 		return nil, err
 	}
 	t.log = o.Log
-	if err := t.resize(o.Hosts); err != nil {
+	if err := t.resize(o.Hosts, o.Bare); err != nil {
 		return nil, err
 	}
 	if s.Images != c.images {
@@ -85,7 +85,7 @@ func found(o Options, c *caches) (*state, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make testbed: %w", err)
 	}
-	s := &state{Name: o.Name, Engine: o.Engine, Tree: c.tree, Tools: c.tools, Registry: c.images, Images: c.images}
+	s := &state{Name: o.Name, Engine: o.Engine, Tree: c.tree, Bare: c.bare, Tools: c.tools, Registry: c.images, Images: c.images}
 	if err := claimSubnets(dir, s, o.Links); err != nil {
 		return nil, err
 	}
@@ -163,15 +163,26 @@ func List() ([]string, error) {
 	return names, nil
 }
 
+// fits reports whether hosts with and without an engine are where they shall
+// be.
+func (s *state) fits(hosts int) bool {
+	for i, n := range s.Hosts {
+		if n.Bare != (i >= hosts) {
+			return false
+		}
+	}
+	return true
+}
+
 // resize writes down the hosts there shall be, makes the disks of new ones and
-// ends those too many.
-func (t *Testbed) resize(hosts int) error {
+// ends those too many; the last ones are bare.
+func (t *Testbed) resize(hosts, bare int) error {
 	ca, err := openAuthority(filepath.Join(t.dir, "tls"))
 	if err != nil {
 		return err
 	}
 	err = t.update(func(s *state) error {
-		for len(s.Hosts) > hosts {
+		for len(s.Hosts) > hosts+bare || !s.fits(hosts) {
 			last := s.Hosts[len(s.Hosts)-1]
 			if err := last.Proc.kill(); err != nil {
 				return err
@@ -183,9 +194,9 @@ func (t *Testbed) resize(hosts int) error {
 			s.Hosts = s.Hosts[:len(s.Hosts)-1]
 		}
 		known := len(s.Hosts)
-		for n := known + 1; n <= hosts; n++ {
+		for n := known + 1; n <= hosts+bare; n++ {
 			addr := octet(s.linkOf(n).Subnet, byte(firstHostOctet+n-1))
-			s.Hosts = append(s.Hosts, node{Name: hostName(n), Address: addr.String()})
+			s.Hosts = append(s.Hosts, node{Name: hostName(n), Address: addr.String(), Bare: n > hosts})
 		}
 		for _, n := range s.Hosts[known:] {
 			if err := seedHost(t.dir, s, n, ca); err != nil {

@@ -14,7 +14,7 @@ import (
 // day.
 var pure = []string{
 	"pkg/model", "pkg/record", "pkg/links", "pkg/plan", "pkg/placement", "pkg/headroom", "pkg/policy", "pkg/hostview", "pkg/trace",
-	"ipam", "ipam/audit", "pkg/finding",
+	"ipam", "ipam/audit", "pkg/finding", "pkg/strategy", "pkg/placement/lint",
 }
 
 // pureStd is what a pure package may import of the standard library.
@@ -37,7 +37,9 @@ var pureParts = map[string][]string{
 	"netplugin/policy":          {"ruleset.go", "state.go"},
 	"netplugin/segment/bridged": {"ruleset.go"},
 	"netplugin/segment/routed":  {"plan.go"},
-	"pkg/agent":                 {"decide.go", "observe.go"},
+	"pkg/agent":                 {"decide.go", "keep.go", "observe.go"},
+	"pkg/controller":            {"membersdecide.go"},
+	"pkg/location":              {"step.go"},
 }
 
 // vocabulary is what a file of pureParts may name of a package that is not

@@ -62,15 +62,21 @@ func find(ctx context.Context, st *store.Store, what string, is func(record.Netw
 
 // Delete removes a network with its blocks, endpoints and uses, whoever uses
 // it; one that does not exist is no error. Only its hosts know when nothing
-// is attached any more: see [Uses].
+// is attached any more: see [Uses]. Without guards it leaves the addresses of
+// services, which hosts may not write, to the leading controller.
 func Delete(ctx context.Context, st *store.Store, id string, guards ...clientv3.Cmp) error {
-	if _, err := remove(st, id).If(guards...).Commit(ctx); err != nil {
+	t := remove(st, id)
+	if len(guards) > 0 {
+		t.DeletePrefix(st.Keys.NetworkServices(id))
+	}
+	if _, err := t.If(guards...).Commit(ctx); err != nil {
 		return fmt.Errorf("delete network %s: %w", id, err)
 	}
 	return nil
 }
 
-// remove is the transaction that takes every trace of a network away.
+// remove is the transaction that takes every trace of a network away but the
+// addresses of services.
 func remove(st *store.Store, id string) *store.Txn {
 	return st.Txn().
 		Put(st.Keys.NetworkGuard(), Guard{"delete " + id}).
@@ -78,7 +84,6 @@ func remove(st *store.Store, id string) *store.Txn {
 		DeletePrefix(st.Keys.NetworkUses(id)).
 		DeletePrefix(st.Keys.NetworkBlocks(id)).
 		DeletePrefix(st.Keys.NetworkPins(id)).
-		DeletePrefix(st.Keys.NetworkServices(id)).
 		DeletePrefix(st.Keys.Endpoint(id, ""))
 }
 

@@ -73,6 +73,9 @@ func Run(ctx context.Context, o Options) error {
 		boot: strconv.FormatUint(rand.Uint64(), 36), controllers: cfg.Controllers, tls: mutual, certificate: filepath.Join(o.ConfigDir, cfg.CertFile),
 		names: &names{addresses: []string{hostconfig.DNSAddress, hostconfig.DNSAddress6}, port: 53, resolv: "/etc/resolv.conf", intn: rand.IntN},
 	}
+	if mutual != nil {
+		a.configDir, a.fresh = o.ConfigDir, func() (*tls.Config, error) { return cfg.Now().TLS() }
+	}
 	a.run(ctx)
 	return nil
 }
@@ -89,6 +92,10 @@ type agent struct {
 	boot        string
 	controllers []string
 	tls         *tls.Config
+	// configDir holds host.json, and fresh reads the host's certificates again;
+	// empty and nil where they never change.
+	configDir string
+	fresh     func() (*tls.Config, error)
 	// certificate is the file of the host's own; empty when there is none.
 	certificate string
 	// patience replaces cachePatience when it is not 0.
@@ -166,7 +173,10 @@ func (a *agent) run(ctx context.Context) {
 	start(keep.run)
 	start(index.Run)
 	start(known.run)
+	back := &restoration{identity: a.id, store: a.store, log: log("restore"), now: a.now, loop: l}
+	l.back = back
 	start(func(ctx context.Context) { l.followAssignments(ctx, a.store, cache) })
+	start(back.run)
 	start(func(ctx context.Context) {
 		_ = a.store.Follow(ctx, a.store.Keys.Networks(), log("networks"), func(c store.Change) {
 			index.ApplyNetworks(c)
@@ -186,8 +196,14 @@ func (a *agent) run(ctx context.Context) {
 	}
 	if len(a.controllers) > 0 {
 		h := &handler{engine: a.engine, container: l.container, log: log("tunnel"), net: newNetRelay(a.engine, nets, a.stateDir, log("networks")), shells: newShells(ctx, a.engine, log("shell"))}
-		t := &tunnel.Agent{Controllers: a.controllers, TLS: a.tls, Handler: h.routes(), Log: log("tunnel")}
-		start(t.Run)
+		t := &tunnels{ctx: ctx, open: map[string]context.CancelFunc{}, agent: tunnel.Agent{
+			TLS: a.tls, Config: a.fresh, Handler: h.routes(), Log: log("tunnel"),
+		}}
+		t.set(a.controllers)
+		if a.configDir != "" {
+			start(newMembership(a.id, a.store, a.configDir, log("membership"), a.now, t.set).run)
+		}
+		defer t.wg.Wait()
 	}
 	wg.Wait()
 	nets.wait()
@@ -212,6 +228,7 @@ func (a *agent) followHost(ctx context.Context, l *loop, here *presence, keeper 
 		}
 	}
 	_ = a.store.Follow(ctx, dir, a.log, func(c store.Change) {
+		l.back.follow(c)
 		spec := known && !c.Reset
 		for _, p := range c.Puts {
 			switch path.Base(p.Key) {

@@ -80,6 +80,9 @@ type view struct {
 	Containers []engine.Container
 	Memory     map[string]memory
 	Now        time.Time
+	// Restored is the revision at which a restored etcd was marked so; 0 when
+	// it was not, or that is settled.
+	Restored int64
 }
 
 // decide compares what is wanted with what is there. The actions are in the
@@ -131,7 +134,7 @@ func (d *decision) task(a assigned) {
 	case record.PhaseRun:
 		d.run(a, c)
 	case record.PhaseStop:
-		if c != nil && c.Up() {
+		if c != nil && c.Up() && !d.old(a) {
 			d.try(a, doStop, c, "the application is stopped")
 		}
 	}
@@ -159,6 +162,8 @@ func (d *decision) run(a assigned, c *engine.Container) {
 	}
 	hash := c.Labels[engine.LabelHash]
 	switch {
+	case a.Hash != "" && hash != "" && hash != a.Hash && d.old(a):
+		return // kept
 	case a.Hash != "" && hash != "" && hash != a.Hash:
 		d.try(a, doRemove, c, "the container is of another release")
 	case c.State == engine.Dead:
@@ -209,6 +214,9 @@ func nameHeld(a assigned, containers []engine.Container) string {
 func (d *decision) unassigned() {
 	for t, cs := range d.byTask {
 		if _, ok := d.Assigned[t]; ok || d.Memory[t].Busy || len(cs) == 0 {
+			continue
+		}
+		if d.Restored > 0 && !d.superseded(cs[0]) {
 			continue
 		}
 		if f := d.Memory[t].Failure; f.Revision != 0 && f.Until.After(d.Now) {

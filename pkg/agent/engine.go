@@ -22,7 +22,7 @@ type Engine interface {
 	Restart(ctx context.Context, id string) error
 	Remove(ctx context.Context, id string) error
 
-	EnsureImage(ctx context.Context, ref string) (pulled bool, err error)
+	EnsureImage(ctx context.Context, ref, platform string) (pulled bool, err error)
 
 	Networks(ctx context.Context) ([]engine.Network, error)
 	Network(ctx context.Context, id string) (engine.Network, error)

@@ -100,6 +100,9 @@ func (x *execution) prepare(ctx context.Context) result {
 	if err := x.host.mounts(x.assigned.Container.Mounts); err != nil {
 		return result{err: err, fatal: true}
 	}
+	if err := x.host.resources(x.assigned.Container.Resources); err != nil {
+		return result{err: err, fatal: true}
+	}
 	if x.claims.err != nil {
 		return result{err: x.claims.err, fatal: x.claims.fatal}
 	}
@@ -114,9 +117,9 @@ func (x *execution) prepare(ctx context.Context) result {
 }
 
 func (x *execution) image(ctx context.Context) error {
-	ref := x.assigned.Container.Image
-	return x.images.do(ctx, ref, func(ctx context.Context) error {
-		_, err := x.engine.EnsureImage(ctx, ref)
+	ref, on := x.assigned.Container.Image, x.assigned.Container.Platform
+	return x.images.do(ctx, ref+" "+on, func(ctx context.Context) error {
+		_, err := x.engine.EnsureImage(ctx, ref, on)
 		return err
 	})
 }

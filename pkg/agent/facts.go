@@ -39,6 +39,8 @@ type facts struct {
 	// info is asked for the engine's part; ok is false before the engine
 	// has been reached.
 	info func() (i engine.Info, ok bool)
+	// machine is where the rest is found out.
+	machine machineFacts
 	// again asks for a look, after the engine was reached or etcd was found
 	// to know the host.
 	again chan struct{}
@@ -60,7 +62,7 @@ func (f *facts) run(ctx context.Context) {
 	var last record.HostFacts
 	for {
 		if i, ok := f.info(); ok {
-			now := f.gather(i)
+			now := f.gather(ctx, i)
 			if !reflect.DeepEqual(now, last) {
 				if err := f.put(ctx, now); err != nil {
 					f.log.Debug("facts cannot be written", "error", err)
@@ -109,12 +111,13 @@ func (f *facts) refresh() {
 	}
 }
 
-func (f *facts) gather(i engine.Info) record.HostFacts {
+func (f *facts) gather(ctx context.Context, i engine.Info) record.HostFacts {
 	h := record.HostFacts{
 		AgentVersion: version.Get().Version, EngineVersion: i.EngineVersion, APIVersion: i.APIVersion,
 		OS: i.OS, Architecture: i.Architecture, Kernel: i.Kernel, CPUs: i.CPUs,
 		MemoryBytes: i.MemoryBytes, EngineLabels: i.Labels,
 	}
+	f.machine.fill(ctx, &h, f.log)
 	var err error
 	if h.Routes, err = hostRoutes(); err != nil {
 		f.log.Warn("routes cannot be read", "error", err)

@@ -217,7 +217,7 @@ func (l *loop) followAssignments(ctx context.Context, s *store.Store, cache *cac
 		}()
 	}
 	first := true
-	_ = s.Follow(ctx, s.Keys.HostAssignments(l.Host), l.log, func(c store.Change) {
+	_ = s.Follow(ctx, s.Keys.HostAssignments(l.Host), l.log, l.back.before(ctx, func(c store.Change) {
 		if first {
 			first = false
 			close(answered)
@@ -230,7 +230,7 @@ func (l *loop) followAssignments(ctx context.Context, s *store.Store, cache *cac
 			})
 		}
 		l.do(func() { l.setAssignments(c, true) })
-	})
+	}))
 }
 
 // cachePatience is how long a starting agent waits for etcd before it goes by

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/engine"
@@ -23,6 +24,8 @@ type handler struct {
 	log       *slog.Logger
 	// net answers about the host's networks; nil answers nothing about them.
 	net *netRelay
+	// shells runs commands on the host itself; nil refuses them.
+	shells *shells
 }
 
 // routes are the paths that the handler answers.
@@ -33,6 +36,9 @@ func (h *handler) routes() http.Handler {
 	m.HandleFunc("POST /tasks/{task}/exec", h.exec)
 	m.HandleFunc("GET /tasks/{task}/exec/{exec}", h.execState)
 	m.HandleFunc("POST /tasks/{task}/exec/{exec}/resize", h.execResize)
+	if h.shells != nil {
+		h.hostRoutes(m)
+	}
 	if h.net != nil {
 		h.net.routes(m)
 	}
@@ -89,7 +95,12 @@ func (h *handler) logs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer func() { _ = logs.Close() }()
-	w.Header().Set("Content-Type", streamType(c.TTY))
+	h.stream(w, r, logs, streamType(c.TTY), c.Name)
+}
+
+// stream copies a log to a client as it grows.
+func (h *handler) stream(w http.ResponseWriter, r *http.Request, logs io.Reader, as, name string) {
+	w.Header().Set("Content-Type", as)
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	_ = rc.Flush() // an empty log that is followed shows that it is there
@@ -106,7 +117,7 @@ func (h *handler) logs(w http.ResponseWriter, r *http.Request) {
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) && r.Context().Err() == nil {
-				h.log.Debug("log broken off", "container", c.Name, "error", err)
+				h.log.Debug("log broken off", "log", name, "error", err)
 			}
 			return
 		}
@@ -145,6 +156,15 @@ func (h *handler) exec(w http.ResponseWriter, r *http.Request) {
 		refuse(w, codeOf(err), err)
 		return
 	}
+	h.converse(w, x, req.TTY, func() {})
+}
+
+// converse joins a client's connection to a command's until the command ends.
+// ended is called once, when nothing more comes from the command and before the
+// client learns that, or when the client has gone.
+func (h *handler) converse(w http.ResponseWriter, x *engine.Exec, tty bool, ended func()) {
+	whole := sync.OnceFunc(ended)
+	defer whole()
 	defer func() { _ = x.Close() }()
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -153,7 +173,7 @@ func (h *handler) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = conn.Close() }()
 	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: %s\r\n%s: %s\r\n\r\n",
-		streamType(req.TTY), api.ExecHeader, x.ID)
+		streamType(tty), api.ExecHeader, x.ID)
 	if err != nil {
 		return
 	}
@@ -168,6 +188,7 @@ func (h *handler) exec(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.Copy(conn, x); err != nil {
 		return
 	}
+	whole()
 	if cw, ok := conn.(interface{ CloseWrite() error }); ok {
 		_ = cw.CloseWrite()
 	}

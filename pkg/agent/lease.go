@@ -14,7 +14,7 @@ import (
 
 // leaseTTL is how long, in seconds, a host counts as alive after its agent was
 // last heard of.
-const leaseTTL = 5
+const leaseTTL = 4
 
 // lease keeps the key that shows that the agent lives, on a lease that also
 // carries the host's names. A lease that is lost is replaced.

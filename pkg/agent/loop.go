@@ -13,6 +13,7 @@ import (
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/record"
+	"clocker.io/clocker/pkg/store"
 )
 
 // identity is who the agent works for.
@@ -54,6 +55,12 @@ type loop struct {
 	// known says that assigned holds something to act on, complete that it
 	// holds everything; hostKnown that etcd has this host's record.
 	known, complete, hostKnown bool
+	// back follows restores of etcd; nil where there are none.
+	back *restoration
+	// restored is the mark of a restored etcd, its revisions 0 when there is
+	// none; restoredAt when it was seen first.
+	restored   store.Item[record.Restored]
+	restoredAt time.Time
 	// synced says that containers is what the engine has.
 	synced     bool
 	containers map[string]engine.Container
@@ -162,7 +169,7 @@ func (l *loop) step() (wake time.Time) {
 }
 
 func (l *loop) view() view {
-	v := view{Assigned: l.assigned, Complete: l.complete && l.hostKnown, Now: l.now(), Memory: make(map[string]memory, len(l.tasks))}
+	v := view{Assigned: l.assigned, Complete: l.complete && l.hostKnown, Now: l.now(), Restored: l.restored.Created, Memory: make(map[string]memory, len(l.tasks))}
 	for _, c := range l.containers {
 		v.Containers = append(v.Containers, c)
 	}

@@ -304,7 +304,7 @@ func (m *memEngine) Remove(_ context.Context, id string) error {
 	return err
 }
 
-func (m *memEngine) EnsureImage(_ context.Context, ref string) (bool, error) {
+func (m *memEngine) EnsureImage(_ context.Context, ref, _ string) (bool, error) {
 	defer m.mu.Unlock()
 	if err := m.enter("image"); err != nil {
 		return false, err

@@ -32,9 +32,14 @@ type Client struct {
 	tls  *tls.Config
 	http *http.Client
 
-	// mu guards the following field.
+	// pin is the fingerprint of the authority that controllers must show, where
+	// it alone is known of the fleet; empty otherwise.
+	pin string
+
+	// mu guards the following fields.
 	mu          sync.Mutex
 	controllers []string // never reordered in place: readers keep a copy
+	trust       string   // the last TrustHeader
 }
 
 // NewClient returns a client for controllers given as URLs,
@@ -72,7 +77,12 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	d := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 5 * time.Second, Interval: 3 * time.Second, Count: 3,
 	}}
-	conn, err := (&tls.Dialer{NetDialer: d, Config: c.tls}).DialContext(ctx, network, addr)
+	cfg := c.tls
+	if c.pin != "" {
+		cfg = cfg.Clone()
+		cfg.VerifyConnection = pinned(c.pin, addr)
+	}
+	conn, err := (&tls.Dialer{NetDialer: d, Config: cfg}).DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, &dialError{plainly(err)}
 	}
@@ -115,6 +125,21 @@ func (c *Client) prefer(u string) {
 	c.controllers = next
 }
 
+func (c *Client) noteTrust(trust string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if trust != "" {
+		c.trust = trust
+	}
+}
+
+// Trust is the [TrustHeader] of the last answer; empty before the first.
+func (c *Client) Trust() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trust
+}
+
 // call is one request to whichever controller answers.
 type call struct {
 	method string
@@ -125,9 +150,11 @@ type call struct {
 	body any
 	// stream means that the answer may take for ever.
 	stream bool
+	// repeat means that sending it twice does no more than sending it once.
+	repeat bool
 }
 
-func (r call) safe() bool { return r.method == http.MethodGet }
+func (r call) safe() bool { return r.method == http.MethodGet || r.repeat }
 
 // patience returns the context of one attempt, which ends by itself unless
 // answered is called in time. The caller calls release when the attempt and
@@ -223,6 +250,7 @@ func (c *Client) once(ctx context.Context, r call, send func(ctx context.Context
 			_ = res.Body.Close()
 		case err == nil:
 			c.prefer(base)
+			c.noteTrust(res.Header.Get(TrustHeader))
 			if res.StatusCode >= 300 {
 				defer func() { _ = res.Body.Close() }()
 				return nil, refusal(res)

@@ -36,9 +36,13 @@ func (e *ExecConn) CloseWrite() error {
 // which the caller closes. The connection does not end with ctx: only asking
 // for it does.
 func (c *Client) Exec(ctx context.Context, task string, r ExecRequest) (*ExecConn, error) {
+	return c.exec(ctx, taskPath(task)+"/exec", r)
+}
+
+func (c *Client) exec(ctx context.Context, path string, r ExecRequest) (*ExecConn, error) {
 	var conn net.Conn
 	var out *bufio.Reader
-	res, err := c.each(ctx, call{method: http.MethodPost, path: taskPath(task) + "/exec", body: r, stream: true},
+	res, err := c.each(ctx, call{method: http.MethodPost, path: path, body: r, stream: true},
 		func(ctx context.Context, base string, req *http.Request) (*http.Response, error) {
 			u, err := url.Parse(base)
 			if err != nil {

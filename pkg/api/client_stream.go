@@ -149,6 +149,14 @@ type LogOptions struct {
 // Logs returns a task's log in the engine's multiplexed form (stdcopy), which
 // the caller closes.
 func (c *Client) Logs(ctx context.Context, task string, o LogOptions) (io.ReadCloser, error) {
+	res, err := c.do(ctx, call{method: http.MethodGet, path: taskPath(task) + "/logs", query: o.query(), stream: true})
+	if err != nil {
+		return nil, err
+	}
+	return res.Body, nil
+}
+
+func (o LogOptions) query() url.Values {
 	q := url.Values{}
 	if o.Follow {
 		q.Set("follow", "1")
@@ -162,9 +170,5 @@ func (c *Client) Logs(ctx context.Context, task string, o LogOptions) (io.ReadCl
 	if o.Timestamps {
 		q.Set("timestamps", "1")
 	}
-	res, err := c.do(ctx, call{method: http.MethodGet, path: taskPath(task) + "/logs", query: q, stream: true})
-	if err != nil {
-		return nil, err
-	}
-	return res.Body, nil
+	return q
 }

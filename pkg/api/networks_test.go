@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -27,6 +28,14 @@ type said struct {
 func (s *said) note(words ...string) { s.calls = append(s.calls, strings.Join(words, " ")) }
 
 func (s *said) Leader() (http.Handler, error) { s.led++; return nil, nil }
+
+func (s *said) Authorize(_ context.Context, user string, _ *x509.Certificate) (api.Caller, error) {
+	return api.Caller{User: user, Role: record.RoleAdmin}, nil
+}
+
+func (s *said) Audit(record.AuditEntry) string { return "" }
+
+func (s *said) Trust() string { return "" }
 
 func (s *said) Networks(context.Context) ([]api.Network, error) {
 	s.note("networks")

@@ -33,6 +33,12 @@ type Backend interface {
 	RemoveHost(ctx context.Context, name string, force bool, send func(Progress) error) error
 	Events(ctx context.Context, follow bool, since string, send func(record.Event) error) error
 	NetworkBackend
+	ControllerBackend
+	ScaleBackend
+	HostBackend
+	HostWorkBackend
+	AccessBackend
+	PlacementBackend
 	// Agent serves a request about a task through its host's agent.
 	Agent(task string, w http.ResponseWriter, r *http.Request)
 	// Leader returns a handler that passes requests on to the leading
@@ -43,28 +49,33 @@ type Backend interface {
 // The organisations that a caller's certificate may show.
 const (
 	orgAdmin      = "clocker:admin"
+	orgUser       = "clocker:user"
+	orgHost       = "clocker:host"
 	orgController = "clocker:controller"
-	userHeader    = "Clocker-User"
 )
 
 // NewHandler serves the API under [Version]. tunnel serves the agents' own
 // connections; it checks their certificates itself.
 func NewHandler(b Backend, tunnel http.Handler, log *slog.Logger) http.Handler {
-	s := &server{b: b, log: log}
+	s := &server{b: b, log: log, joins: newRate(joinBurst, joinEvery, time.Now)}
 	mux := http.NewServeMux()
 	read := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc(pattern, s.admit(h, false))
+		mux.HandleFunc(pattern, s.admit(pattern, h, false))
 	}
 	lead := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc(pattern, s.admit(h, true))
+		mux.HandleFunc(pattern, s.admit(pattern, h, true))
 	}
 	read("GET /v1/info", func(w http.ResponseWriter, r *http.Request) error { return answer(w)(b.Info(r.Context())) })
-	read("GET /v1/applications", func(w http.ResponseWriter, r *http.Request) error { return answer(w)(b.Applications(r.Context())) })
+	read("GET /v1/applications", func(w http.ResponseWriter, r *http.Request) error {
+		all, err := b.Applications(r.Context())
+		return answer(w)(visible(r, all, func(a Application) string { return a.Name }), err)
+	})
 	read("GET /v1/applications/{app}", func(w http.ResponseWriter, r *http.Request) error {
 		return answer(w)(b.Application(r.Context(), r.PathValue("app")))
 	})
 	read("GET /v1/tasks", func(w http.ResponseWriter, r *http.Request) error {
-		return answer(w)(b.Tasks(r.Context(), r.URL.Query().Get("app")))
+		all, err := b.Tasks(r.Context(), r.URL.Query().Get("app"))
+		return answer(w)(visible(r, all, func(t Task) string { return t.App }), err)
 	})
 	read("GET /v1/hosts", func(w http.ResponseWriter, r *http.Request) error { return answer(w)(b.Hosts(r.Context())) })
 	read("GET /v1/hosts/{host}", func(w http.ResponseWriter, r *http.Request) error {
@@ -86,6 +97,12 @@ func NewHandler(b Backend, tunnel http.Handler, log *slog.Logger) http.Handler {
 		return serveStream(w, r, func(send func(Progress) error) error { return b.Remove(r.Context(), r.PathValue("app"), send) })
 	})
 	networkPaths(b, read, lead)
+	accessPaths(s, read, lead)
+	controllerPaths(b, read, lead)
+	scalePaths(b, read, lead)
+	hostPaths(b, read, lead)
+	hostWorkPaths(b, read, lead)
+	placementPaths(b, read, lead)
 	lead("POST /v1/hosts", s.registerHost)
 	lead("DELETE /v1/hosts/{host}", func(w http.ResponseWriter, r *http.Request) error {
 		force := r.URL.Query().Get("force") == "1"
@@ -94,7 +111,7 @@ func NewHandler(b Backend, tunnel http.Handler, log *slog.Logger) http.Handler {
 		})
 	})
 	if tunnel != nil {
-		mux.Handle("/v1/tunnel", tunnel)
+		mux.HandleFunc("/v1/tunnel", s.tunnel(tunnel))
 	}
 	return mux
 }
@@ -102,43 +119,8 @@ func NewHandler(b Backend, tunnel http.Handler, log *slog.Logger) http.Handler {
 type server struct {
 	b   Backend
 	log *slog.Logger
-}
-
-// admit lets users (and fellow controllers that pass a user's request on) in,
-// and hands what only the leader may do to the leader.
-func (s *server) admit(h func(http.ResponseWriter, *http.Request) error, leader bool) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		err := func() error {
-			if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-				return &CallError{Status: http.StatusUnauthorized, Body: Error{Message: "a certificate of the fleet is needed"}}
-			}
-			subject := r.TLS.PeerCertificates[0].Subject
-			fellow := slices.Contains(subject.Organization, orgController)
-			if !fellow {
-				r.Header.Del(userHeader)
-				if !slices.Contains(subject.Organization, orgAdmin) {
-					return &CallError{Status: http.StatusForbidden, Body: Error{Message: "certificate of " + subject.CommonName + " is not a user's"}}
-				}
-				r.Header.Set(userHeader, subject.CommonName)
-			}
-			if leader {
-				next, err := s.b.Leader()
-				if err != nil {
-					return err
-				}
-				if next != nil && !fellow { // one hop only
-					next.ServeHTTP(w, r)
-					return nil
-				}
-			}
-			return h(w, r)
-		}()
-		s.log.Debug("served", "method", r.Method, "path", r.URL.Path, "user", r.Header.Get(userHeader), "took", time.Since(start), "error", err)
-		if err != nil && r.Context().Err() == nil {
-			s.fail(w, r, err)
-		}
-	}
+	// joins bounds what callers without a certificate may try.
+	joins *rate
 }
 
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -183,8 +165,13 @@ func (s *server) deploy(w http.ResponseWriter, r *http.Request) error {
 	if req.Application == nil {
 		return &CallError{Status: http.StatusBadRequest, Body: Error{Message: "request holds no application"}}
 	}
+	caller := CallerOf(r.Context())
+	about(r.Context(), req.Application.Name)
+	if !caller.May(record.RoleDeploy, req.Application.Name) {
+		return forbidden(caller, record.RoleDeploy, req.Application.Name)
+	}
 	return serveStream(w, r, func(send func(Progress) error) error {
-		return s.b.Deploy(r.Context(), r.Header.Get(userHeader), req, send)
+		return s.b.Deploy(r.Context(), caller.User, req, send)
 	})
 }
 
@@ -213,13 +200,20 @@ func (s *server) registerHost(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
+	about(r.Context(), req.Name)
 	return answer(w)(s.b.RegisterHost(r.Context(), req))
 }
 
 func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	return serveStream(w, r, func(send func(record.Event) error) error {
-		return s.b.Events(r.Context(), q.Get("follow") == "1", q.Get("since"), send)
+		caller := CallerOf(r.Context())
+		return s.b.Events(r.Context(), q.Get("follow") == "1", q.Get("since"), func(e record.Event) error {
+			if !s.seesEvent(caller, e) {
+				return nil
+			}
+			return send(e)
+		})
 	})
 }
 
@@ -263,11 +257,17 @@ func serveStream[T any](w http.ResponseWriter, r *http.Request, f func(send func
 			}
 		}
 	})
-	err := f(func(v T) error { return write(v) })
+	err := f(func(v T) error {
+		if p, ok := any(v).(Progress); ok && p.Done != "" {
+			ended(r.Context(), p.Done)
+		}
+		return write(v)
+	})
 	close(stop)
 	beating.Wait() // from here on nobody else touches started
 	if started && err != nil {
 		// The headers are out: say it in the stream's own words.
+		ended(r.Context(), err.Error())
 		if r.Context().Err() == nil {
 			write(Progress{Problem: err.Error(), Done: "failed"}) //nolint:errcheck // the caller is gone
 		}

@@ -35,9 +35,17 @@ type registration func(pattern string, h func(http.ResponseWriter, *http.Request
 // networkPaths serves what is about networks. Who asks hosts asks through the
 // leader: every host has a tunnel to it, or it would not lead for long.
 func networkPaths(b NetworkBackend, read, lead registration) {
-	read("GET /v1/networks", func(w http.ResponseWriter, r *http.Request) error { return answer(w)(b.Networks(r.Context())) })
+	read("GET /v1/networks", func(w http.ResponseWriter, r *http.Request) error {
+		all, err := b.Networks(r.Context())
+		return answer(w)(visible(r, all, func(n Network) string { return n.App }), err)
+	})
 	read("GET /v1/networks/{net}", func(w http.ResponseWriter, r *http.Request) error {
-		return answer(w)(b.Network(r.Context(), r.PathValue("net")))
+		n, err := b.Network(r.Context(), r.PathValue("net"))
+		if app := n.Network.App; err == nil && app != "" && !CallerOf(r.Context()).Sees(app) {
+			return forbidden(CallerOf(r.Context()), record.RoleRead, app)
+		}
+		n.InUse = visible(r, n.InUse, func(e NetworkEndpoint) string { return e.App })
+		return answer(w)(n, err)
 	})
 	lead("POST /v1/networks", taking(b.CreateNetwork))
 	lead("DELETE /v1/networks/{net}", func(w http.ResponseWriter, r *http.Request) error {

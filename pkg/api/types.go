@@ -62,6 +62,8 @@ type DeployRequest struct {
 	Application *model.Application `json:"application"`
 	// DryRun plans and answers with steps, and changes nothing.
 	DryRun bool `json:"dryRun,omitempty"`
+	// Explain lists every host with each new replica of a dry run.
+	Explain bool `json:"explain,omitempty"`
 	// Wait waits until every replica is healthy, not only started.
 	Wait bool `json:"wait,omitempty"`
 }
@@ -83,12 +85,16 @@ type Progress struct {
 // Step is one step of a plan.
 type Step struct {
 	// Action is "create", "replace", "remove", "keep", "stop", "start",
-	// "restart"; Kind is "network" or "task".
+	// "restart", or "refuse" for a replica that no host takes; Kind is
+	// "network" or "task".
 	Action  string `json:"action"`
 	Kind    string `json:"kind"`
 	Subject string `json:"subject"`
 	Host    string `json:"host,omitempty"`
 	Cause   string `json:"cause"`
+	// Hosts say why the host was chosen, or why none was; only when asked for,
+	// or when the step is a refusal.
+	Hosts []HostVerdict `json:"hosts,omitempty"`
 }
 
 // Application is a line of `docker clocker ls`.
@@ -157,9 +163,14 @@ type Task struct {
 // Host is a host as added and as seen.
 type Host struct {
 	record.Host
-	// Status is "ready", "cordoned", "down", "joining" or "removing".
+	// Status is "ready", "cordoned", "draining", "suspect", "lost",
+	// "quarantined", "down", "joining" or "removing".
 	Status string            `json:"status"`
 	Facts  *record.HostFacts `json:"facts,omitempty"`
+	// Usage is how busy it is, Health what the leader makes of its lease; nil
+	// when nothing was told.
+	Usage  *record.HostUsage  `json:"usage,omitempty"`
+	Health *record.HostHealth `json:"health,omitempty"`
 	// Underlay is how other hosts reach it, as its network plugin says.
 	Underlay *record.Underlay `json:"underlay,omitempty"`
 	Tasks    int              `json:"tasks"`

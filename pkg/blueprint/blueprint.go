@@ -9,10 +9,12 @@
 package blueprint
 
 import (
+	"fmt"
 	"path"
 	"strings"
 
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/placement/lint"
 	"clocker.io/clocker/pkg/source/document"
 )
 
@@ -79,7 +81,13 @@ func (r *reader) validate(app *model.Application) {
 	for _, p := range r.problems {
 		said[p.Path] = true
 	}
-	for _, p := range model.Validate(app) {
+	found := model.Validate(app)
+	for i, e := range app.Entities {
+		if e.Service != nil {
+			found = append(found, lint.Service(e.Service.Placement, Dialect, fmt.Sprintf("services[%d]", i))...)
+		}
+	}
+	for _, p := range found {
 		if p.Position.File == "" {
 			p.Position = model.Position{File: r.doc.File}
 		}

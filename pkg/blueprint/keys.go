@@ -13,7 +13,8 @@ type serviceKey struct {
 var structural = []string{"type", "id", "name", "location", "brooklyn.config", "brooklyn.flags"}
 
 // builtKeys are the short names of the configuration keys that are built.
-var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes", "network.list"}
+var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes", "network.list",
+	"strategies", "affinityRules", "provisioning.properties", "memory", "cpuShares", "cpuset"}
 
 // The configuration keys that are built, by their full names
 // (spec/clocker.md §1.3).
@@ -25,7 +26,23 @@ const (
 	keyEnv          = "docker.container.environment"
 	keyVolumes      = "docker.container.volumes.export"
 	keyNetworks     = "network.list"
+	keyStrategies   = "docker.container.strategies"
+	keyAffinity     = "affinity.rules"
+	keyProvisioning = "provisioning.properties"
+	keyMemory       = "docker.memory"
+	keyCPUShares    = "docker.cpuShares"
+	keyCPUSet       = "docker.cpuset"
 )
+
+// inherited are the keys that may stand in the brooklyn.config of the whole
+// application, for each service that does not say it itself.
+var inherited = func() []string {
+	keys := []string{keyStrategies, keyAffinity, keyMemory, keyCPUShares, keyCPUSet}
+	for _, c := range constraintKeys {
+		keys = append(keys, c.full)
+	}
+	return keys
+}()
 
 // serviceKeys has every key of spec/clocker.md §1.3, §1.4 and §5.2 by its full
 // and by its short name.
@@ -43,20 +60,30 @@ var serviceKeys = func() map[string]serviceKey {
 	add("", keyEnv, "env")
 	add("", keyVolumes, "volumes")
 	add("", keyNetworks)
+	add("", keyStrategies, "strategies")
+	add("", keyAffinity, "affinityRules")
+	add("", keyProvisioning)
+	add("", keyMemory, "memory")
+	add("", keyCPUShares, "cpuShares")
+	add("", keyCPUSet, "cpuset")
+	for _, c := range constraintKeys {
+		add("", c.full)
+	}
+	add("", "docker.container.cluster.maxSize", "maxContainers")
+	add("", "docker.container.cluster.maxCpu", "maxCpuUsage")
 
 	const (
-		name      = "leave it out: containers are called APPLICATION-SERVICE-NUMBER, and the id is a name in DNS"
-		image     = "write type: docker:IMAGE:TAG"
-		out       = "leave it out"
-		command   = "put it into the image, or use a compose file, which has command: and entrypoint:"
-		limits    = "leave it out: containers have no limits yet"
-		build     = "build the image, push it, and write type: docker:IMAGE:TAG"
-		networks  = "leave it out: each application has a network of its own"
-		placement = "leave it out, or pin the service to a host with location: docker:FLEET:HOST"
-		run       = "put it into the image: the service runs while its container runs"
-		ports     = "list the ports themselves under openPorts or directPorts"
-		tree      = "list every service under services"
-		policies  = "leave it out: the number of replicas is fixed until policies are there"
+		name     = "leave it out: containers are called APPLICATION-SERVICE-NUMBER, and the id is a name in DNS"
+		image    = "write type: docker:IMAGE:TAG"
+		out      = "leave it out"
+		command  = "put it into the image, or use a compose file, which has command: and entrypoint:"
+		limits   = "write docker.memory and docker.cpuShares"
+		build    = "build the image, push it, and write type: docker:IMAGE:TAG"
+		networks = "leave it out: each application has a network of its own"
+		run      = "put it into the image: the service runs while its container runs"
+		ports    = "list the ports themselves under openPorts or directPorts"
+		tree     = "list every service under services"
+		policies = "leave it out: the number of replicas is fixed until policies are there"
 	)
 	add(name, "docker.container.name", "containerName")
 	add(name, "docker.container.nameFormat")
@@ -71,14 +98,10 @@ var serviceKeys = func() map[string]serviceKey {
 	add(limits, "docker.container.hardwareId", "hardwareId")
 	add(out+": a container's host name is its own", "docker.useHostDnsName", "useHostDnsName")
 	add(out+": containers are never reached by SSH", "docker.useSsh", "useSsh")
-	add(limits, "docker.cpuShares", "cpuShares")
-	add(limits, "docker.cpuset", "cpuset")
-	add(limits, "docker.memory", "memory")
 	add("bind the same path with volumes", "docker.container.volumes.import", "volumesFrom")
 	add("list paths under volumes: each is bound to the same path of the host", "docker.host.volumes", "volumeMappings")
 	add(out, "docker.container.entity", "entity")
-	add(placement, "docker.container.strategies")
-	add(placement, "affinity.rules", "docker.host.affinity.rules")
+	add("write affinity.rules under the service", "docker.host.affinity.rules")
 	add(ports, "docker.container.openPorts.configKeys")
 	add(ports, "docker.container.directPorts.configKeys")
 	add(build, "docker.dockerfile.url", "dockerfileUrl")
@@ -88,7 +111,6 @@ var serviceKeys = func() map[string]serviceKey {
 	add(build, "docker.container.autoCheckpointImage")
 	add("write the registry into the type: docker:registry:5000/IMAGE:TAG", "docker.registry.url")
 	add(networks, "sdn.applicationNetwork.create")
-	add(limits, "provisioning.properties")
 	add(run, "launch.command")
 	add(run, "customize.command")
 	add(run, "checkRunning.command")

@@ -17,6 +17,8 @@ type reader struct {
 	// ids are the plan ids that the document gives, for expressions that
 	// name an entity.
 	ids []string
+	// config is what services inherit from the application.
+	config map[string]setting
 	// visited counts the nodes read as values: aliases of aliases can stand
 	// for more than any machine can read.
 	visited int

@@ -2,6 +2,8 @@ package blueprint
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 
@@ -14,7 +16,7 @@ import (
 var rootKeys = map[string]string{
 	"id": "", "name": "", "description": "", "origin": "", "version": "",
 	"location": "", "locations": "", "services": "",
-	"brooklyn.config":       "give each service its own brooklyn.config",
+	"brooklyn.config":       "",
 	"brooklyn.policies":     "leave it out: the number of replicas is fixed until policies are there",
 	"brooklyn.enrichers":    "leave it out: no sensor depends on it yet",
 	"brooklyn.initializers": "leave it out",
@@ -53,13 +55,51 @@ func (r *reader) application(opts Options) *model.Application {
 	app.Version = r.rootText(entries, "version")
 	app.Location = r.locations(entries, "")
 	app.Name = r.name(id, app.Title, opts)
+	r.rootConfig(entries)
 	switch {
 	case services != nil:
 		r.services(services, app)
 	case len(entries) > 0:
 		r.add(r.doc.Root, "services", "list them under services:", "the blueprint has no services")
 	}
+	r.once()
 	return app
+}
+
+// rootConfig reads the configuration that services inherit.
+func (r *reader) rootConfig(entries []entry) {
+	r.config = map[string]setting{}
+	for _, root := range entries {
+		if root.key != "brooklyn.config" || document.Null(root.value) {
+			continue
+		}
+		for _, e := range r.entries(root.value, root.path, "such as {docker.container.strategies: [breadth-first]}") {
+			k, known := serviceKeys[e.key]
+			switch {
+			case !known:
+				r.add(e.node, e.path, model.DidYouMean(e.key, inherited, "the keys here are "+strings.Join(inherited, ", ")), "unknown key %q", e.key)
+			case k.remedy != "":
+				r.notBuilt(e.node, e.path, e.key, k.remedy)
+			case !slices.Contains(inherited, k.full):
+				r.add(e.node, e.path, "give each service its own", "%q is not inherited from the application", e.key)
+			case r.config[k.full].node != nil:
+				r.add(e.node, e.path, "keep one of them", "%q says the same as %q on line %d", e.key, r.config[k.full].key, r.config[k.full].node.Line)
+			default:
+				r.config[k.full] = setting{e, k.full}
+			}
+		}
+	}
+}
+
+// once drops problems that were found once for each service which inherits
+// them.
+func (r *reader) once() {
+	seen := map[model.Problem]bool{}
+	r.problems = slices.DeleteFunc(r.problems, func(p model.Problem) bool {
+		twice := seen[p]
+		seen[p] = true
+		return twice
+	})
 }
 
 // rootText reads an optional text of the root.

@@ -156,6 +156,11 @@ func (r *reader) fill(d *draft, e *model.Entity) {
 		}
 	}
 	e.Location = r.locations(d.entries, d.path)
+	for _, key := range inherited {
+		if set, ok := r.config[key]; ok && d.settings[key].node == nil {
+			d.settings[key] = set
+		}
+	}
 	s := &model.Service{
 		Image:    image,
 		Replicas: 1,
@@ -169,6 +174,8 @@ func (r *reader) fill(d *draft, e *model.Entity) {
 	r.env(d, s)
 	r.volumes(d, s)
 	r.attach(d, s)
+	r.placement(d, s)
+	r.resources(d, s)
 	if image != "" {
 		e.Kind, e.Service = model.KindService, s
 	}

@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/placement/lint"
 )
 
 // Dialect is what [model.Application] calls compose files.
@@ -70,7 +71,11 @@ func Load(ctx context.Context, files []File, opts Options) (*model.Application, 
 		return nil, nil, err
 	}
 	if app != nil {
-		for _, p := range model.Validate(app) {
+		found := model.Validate(app)
+		for _, e := range app.Services() {
+			found = append(found, lint.Service(e.Service.Placement, Dialect, "services."+e.ID)...)
+		}
+		for _, p := range found {
 			if p = l.placed(p); !l.said[p.Path] || p.Path == "" {
 				l.problems = append(l.problems, p)
 			}
@@ -167,9 +172,22 @@ func (l *load) placed(p model.Problem) model.Problem {
 	return p
 }
 
+// shortForms are the keys of a service that say what one under deploy does.
+var shortForms = []struct{ deploy, short string }{
+	{".deploy.resources.limits.cpus", ".cpus"},
+	{".deploy.resources.limits.memory", ".mem_limit"},
+	{".deploy.resources.limits.pids", ".pids_limit"},
+	{".deploy.resources.reservations.memory", ".mem_reservation"},
+}
+
 // spellings are the ways in which a compose file can write what the model has
 // in one place.
 func spellings(path string) []string {
+	for _, s := range shortForms {
+		if head, ok := strings.CutSuffix(path, s.deploy); ok {
+			return []string{path, head + s.short}
+		}
+	}
 	head, last := path, ""
 	if cut := strings.LastIndexByte(path, '.'); cut >= 0 {
 		head, last = path[:cut], path[cut+1:]

@@ -43,6 +43,8 @@ func (l *load) service(p *types.Project, name string) *model.Entity {
 	if s.Deploy != nil {
 		out.EndpointMode = s.Deploy.EndpointMode
 	}
+	out.Resources = l.resources(s, path)
+	l.placement(s, path, out)
 	l.ports(s, path, out)
 	l.mounts(s, path, out)
 	l.dependencies(p, s, path, out)

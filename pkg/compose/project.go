@@ -95,7 +95,11 @@ var supported = func() []tree.Path {
 		}
 	}
 	// The long forms that the loader gives to short ones.
-	for _, k := range []string{"services.*.ports.[]", "services.*.volumes.[]", "networks.*.ipam.config.[]"} {
+	for _, k := range []string{
+		"services.*.ports.[]", "services.*.volumes.[]", "networks.*.ipam.config.[]", "services.*.devices.[]", "services.*.gpus.[]",
+		"services.*.deploy.placement.preferences.[]", "services.*.deploy.resources.reservations.devices.[]",
+		"services.*.deploy.resources.reservations.generic_resources.[]",
+	} {
 		out = append(out, tree.Path(k))
 	}
 	return out

@@ -4,10 +4,12 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/format"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/go-units"
 	"go.yaml.in/yaml/v4"
 
 	"clocker.io/clocker/pkg/source/document"
@@ -38,6 +40,26 @@ func (w *walker) valueOK(v *yaml.Node, pattern, at string) bool {
 			w.problem(v, at, "write the variables under environment:", "a file from another machine cannot name files of this one")
 			return false
 		}
+	case "services.*.deploy.mode":
+		if remedy, no := otherModes[text]; isText && no {
+			w.problem(v, at, remedy, "mode %q is not supported yet", text)
+			return false
+		}
+	case "services.*.deploy.update_config.failure_action":
+		if isText && text != "rollback" {
+			w.problem(v, at, "leave it out: a deploy that fails is taken back as a whole, as rollback says", "failure action %q is not supported yet", text)
+			return false
+		}
+	case "services.*.cpus", "services.*.deploy.resources.limits.cpus", "services.*.deploy.resources.reservations.cpus":
+		if f, err := strconv.ParseFloat(text, 64); isText && (err != nil || !(f >= 0 && f < 1<<20)) {
+			w.problem(v, at, "such as 0.5", "%q is no number of CPUs", text)
+			return false
+		}
+	case "services.*.mem_limit", "services.*.mem_reservation", "services.*.memswap_limit",
+		"services.*.deploy.resources.limits.memory", "services.*.deploy.resources.reservations.memory":
+		if isText && !w.memoryOK(v, text, pattern, at) {
+			return false
+		}
 	case "networks.*.driver":
 		if isText && slices.Contains(hostOnly, text) {
 			w.problem(v, at, "leave it out, or write driver: clocker", "network driver %q cannot carry a network of the fleet", text)
@@ -52,6 +74,26 @@ func (w *walker) valueOK(v *yaml.Node, pattern, at string) bool {
 	return true
 }
 
+// otherModes are the modes of a service that it cannot have, with what to do.
+var otherModes = map[string]string{
+	"global":         "write replicas: as many as there are hosts, and placement: {max_replicas_per_node: 1}",
+	"replicated-job": `write restart: "no" for the service`,
+	"global-job":     `write restart: "no" for the service, replicas: and placement: {max_replicas_per_node: 1}`,
+}
+
+// memoryOK looks at an amount of memory; the loader would take some for zero.
+func (w *walker) memoryOK(v *yaml.Node, text, pattern, at string) bool {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		if n >= 0 || n == -1 && pattern == "services.*.memswap_limit" {
+			return true
+		}
+	} else if n, err := units.RAMInBytes(text); err == nil && n >= 0 && document.Resolve(v).ShortTag() != "!!float" {
+		return true
+	}
+	w.problem(v, at, "such as 512M or 2g", "%q is no amount of memory", text)
+	return false
+}
+
 // itemOK looks at one item of a list. False takes it out of what the loader
 // sees.
 func (w *walker) itemOK(n *yaml.Node, pattern, at string) bool {
@@ -60,6 +102,25 @@ func (w *walker) itemOK(n *yaml.Node, pattern, at string) bool {
 		return w.portOK(n, at)
 	case "services.*.volumes":
 		return w.volumeOK(n, at)
+	case "services.*.gpus":
+		return w.deviceOK(n, at, false)
+	case "services.*.deploy.resources.reservations.devices":
+		return w.deviceOK(n, at, true)
+	}
+	return true
+}
+
+// deviceOK looks at what the loader says of a request for devices without
+// saying where.
+func (w *walker) deviceOK(n *yaml.Node, at string, capable bool) bool {
+	switch {
+	case n.Kind != yaml.MappingNode:
+	case document.Get(n, "count") != nil && document.Get(n, "device_ids") != nil:
+		w.problem(document.Get(n, "count"), at+".count", "keep one of them", "a number of devices and their ids exclude each other")
+		return false
+	case capable && document.Get(n, "capabilities") == nil:
+		w.problem(n, at, "such as capabilities: [gpu]", "the request does not say what the device must be able to do")
+		return false
 	}
 	return true
 }

@@ -224,7 +224,7 @@ func (w *walker) merge(v *yaml.Node, pattern, path string) {
 	w.walk(v, pattern, path)
 }
 
-// extension refuses what x-clocker says: no key of it has a meaning yet.
+// extension looks at the keys of x-clocker.
 func (w *walker) extension(v *yaml.Node, pattern, path string) {
 	v = document.Resolve(v)
 	switch {
@@ -234,11 +234,15 @@ func (w *walker) extension(v *yaml.Node, pattern, path string) {
 	default:
 		for i := 0; i+1 < len(v.Content); i += 2 {
 			k := v.Content[i]
-			if pattern == "networks.*" {
-				w.networkKey(k, v.Content[i+1], document.Join(path, k.Value))
-				continue
+			at := document.Join(path, k.Value)
+			switch pattern {
+			case "networks.*":
+				w.networkKey(k, v.Content[i+1], at)
+			case "services.*":
+				w.serviceKey(k, v.Content[i+1], at)
+			default:
+				w.problem(k, at, "leave it out: x-clocker has keys under services and networks only", "unknown key %q", k.Value)
 			}
-			w.problem(k, document.Join(path, k.Value), "leave it out: x-clocker has keys under networks only", "unknown key %q", k.Value)
 		}
 	}
 }

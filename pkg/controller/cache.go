@@ -30,6 +30,9 @@ type cache struct {
 	apps        map[string]*appCache
 	assignments map[string]store.Item[record.Assignment] // by task
 	observed    map[string]record.Observed               // by task
+	// tasks are the same by application, onHost assignments by host.
+	tasks       map[string]*appTasks
+	onHost      map[string]map[string]bool
 	networks    map[string]record.Network
 	pools       map[string]record.Pool
 	published   map[string]record.Published // by "tcp_80"
@@ -46,6 +49,14 @@ type cache struct {
 	providers   map[string]store.Item[record.Provider]         // by name
 	machines    map[string]store.Item[record.Machine]          // by id
 	policies    policies
+	// touched is what placement has not seen yet.
+	touched touched
+	// seenHosts is what views share; empty once it is out of date.
+	seenHosts seenHosts
+	// eventLog are the ids of events in the order in which they came in.
+	eventLog eventLog
+	// wakes are those who wait for a part; it has a lock of its own.
+	wakes wakes
 }
 
 // policies are those of the fleet; a revision of 0 means that none was set.
@@ -76,6 +87,7 @@ type releasePart struct {
 
 func newCache(fleet string) *cache {
 	c := &cache{keys: store.NewKeys(fleet), fleet: fleet, changed: make(chan struct{})}
+	c.wakes.subs, c.wakes.touched = map[topic]map[*subscription]bool{}, map[topic]bool{}
 	c.clear()
 	return c
 }
@@ -87,6 +99,7 @@ func (c *cache) clear() {
 	c.apps = map[string]*appCache{}
 	c.assignments = map[string]store.Item[record.Assignment]{}
 	c.observed = map[string]record.Observed{}
+	c.tasks, c.onHost = map[string]*appTasks{}, map[string]map[string]bool{}
 	c.networks = map[string]record.Network{}
 	c.pools = map[string]record.Pool{}
 	c.published = map[string]record.Published{}
@@ -103,6 +116,10 @@ func (c *cache) clear() {
 	c.providers = map[string]store.Item[record.Provider]{}
 	c.machines = map[string]store.Item[record.Machine]{}
 	c.policies = policies{}
+	c.touched = touched{all: true}
+	c.seenHosts = seenHosts{}
+	c.eventLog.reset()
+	c.wakes.touchAll()
 }
 
 // apply takes in a change of the watch.
@@ -121,25 +138,32 @@ func (c *cache) apply(ch store.Change) {
 	c.revision = ch.Revision
 	close(c.changed)
 	c.changed = make(chan struct{})
+	c.wakes.fire()
 }
 
 func (c *cache) put(key string, r store.Raw) {
 	p := strings.Split(key, "/")
+	c.touched.key(p)
+	c.wakes.touchKey(p)
 	switch {
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "spec":
 		setItem(c.hosts, p[1], r)
+		c.seenHosts = seenHosts{}
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "facts":
 		set(c.facts, p[1], r)
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "lease":
 		set(c.leases, p[1], r)
+		c.seenHosts = seenHosts{}
 	case p[0] == "apps" && len(p) >= 3:
 		c.putApp(p[1], p[2:], r)
 	case p[0] == "assign" && len(p) == 3:
-		setItem(c.assignments, p[2], r)
+		c.putAssignment(p[2], r)
 	case p[0] == "observed" && len(p) == 3:
-		set(c.observed, p[2], r)
+		c.putObserved(p[2], r)
 	case p[0] == "net" && p[1] == "networks" && len(p) == 3:
+		c.touchNetwork(p[2])
 		set(c.networks, p[2], r)
+		c.touchNetwork(p[2])
 	case p[0] == "net" && p[1] == "pools" && len(p) == 3:
 		set(c.pools, p[2], r)
 	case p[0] == "net" && p[1] == "published" && len(p) == 3:
@@ -151,7 +175,11 @@ func (c *cache) put(key string, r store.Raw) {
 			c.uses[p[2]] = map[string]bool{}
 		}
 		c.uses[p[2]][p[3]] = true
+		c.touchNetwork(p[2])
 	case p[0] == "events" && len(p) == 2:
+		if _, again := c.events[p[1]]; !again {
+			c.eventLog.add(p[1])
+		}
 		set(c.events, p[1], r)
 	default:
 		c.putFleet(p, r)
@@ -231,13 +259,17 @@ func splitRelease(rel *record.Release) ([]releasePart, error) {
 
 func (c *cache) remove(key string) {
 	p := strings.Split(key, "/")
+	c.touched.key(p)
+	c.wakes.touchKey(p)
 	switch {
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "spec":
 		delete(c.hosts, p[1])
+		c.seenHosts = seenHosts{}
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "facts":
 		delete(c.facts, p[1])
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "lease":
 		delete(c.leases, p[1])
+		c.seenHosts = seenHosts{}
 	case p[0] == "apps" && len(p) == 3:
 		if a := c.apps[p[1]]; a != nil {
 			a.state = store.Item[record.AppState]{}
@@ -246,10 +278,11 @@ func (c *cache) remove(key string) {
 	case p[0] == "apps" && len(p) >= 5:
 		c.removeRelease(p)
 	case p[0] == "assign" && len(p) == 3:
-		delete(c.assignments, p[2])
+		c.removeAssignment(p[2])
 	case p[0] == "observed" && len(p) == 3:
-		delete(c.observed, p[2])
+		c.removeObserved(p[2])
 	case p[0] == "net" && p[1] == "networks" && len(p) == 3:
+		c.touchNetwork(p[2])
 		delete(c.networks, p[2])
 	case p[0] == "net" && p[1] == "pools" && len(p) == 3:
 		delete(c.pools, p[2])
@@ -259,6 +292,7 @@ func (c *cache) remove(key string) {
 		delete(c.underlays, p[2])
 	case p[0] == "net" && p[1] == "uses" && len(p) == 4:
 		delete(c.uses[p[2]], p[3])
+		c.touchNetwork(p[2])
 	case p[0] == "events" && len(p) == 2:
 		delete(c.events, p[1])
 	default:

@@ -13,6 +13,7 @@ func (c *cache) putFleet(p []string, r store.Raw) {
 		set(c.usage, p[1], r)
 	case p[0] == "hosts" && len(p) == 3 && last == "health":
 		setItem(c.health, p[1], r)
+		c.seenHosts = seenHosts{}
 	case p[0] == "hosts" && len(p) == 3 && last == "membership":
 		setItem(c.memberships, p[1], r)
 	case p[0] == "controllers" && len(p) == 3 && last == "spec":
@@ -45,6 +46,7 @@ func (c *cache) removeFleet(p []string) {
 		delete(c.usage, p[1])
 	case p[0] == "hosts" && len(p) == 3 && last == "health":
 		delete(c.health, p[1])
+		c.seenHosts = seenHosts{}
 	case p[0] == "hosts" && len(p) == 3 && last == "membership":
 		delete(c.memberships, p[1])
 	case p[0] == "controllers" && len(p) == 3 && last == "spec":

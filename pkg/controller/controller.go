@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"clocker.io/clocker/ipam/registry"
@@ -74,9 +75,28 @@ type Controller struct {
 	// placing makes decisions that reserve something exclusive: it is held
 	// from the look at the hosts until the cache has seen what was written.
 	placing sync.Mutex
+	// index answers where replicas fit.
+	index placeIndex
 
-	lead   leadership
+	// moving is what is known of replicas on their way.
+	moving moving
+
+	lead leadership
+	// resign makes this controller give up leading for a while; its reader is
+	// the term.
+	resign chan struct{}
+	// schema is the layout that the state is kept in, as this controller knows.
+	schema atomic.Int64
+	// boot and began are of this run.
+	boot  string
+	began time.Time
+
 	events eventLease
+	audit  auditLog
+	// signing is the authority that signs by now.
+	signing signing
+	// scale is about the number of hosts.
+	scale scaling
 
 	// exhaustedEvery stands in for the constant of that name, unless it is 0.
 	exhaustedEvery time.Duration
@@ -145,6 +165,9 @@ func open(ctx context.Context, o Options) (*Controller, func(), error) {
 		log:       o.Log,
 		now:       o.Now,
 		zones:     zones,
+		resign:    make(chan struct{}, 1),
+		boot:      newID(),
+		began:     o.Now().UTC(),
 	}
 	c.cache, c.calls = newCache(c.fleet), c.hub
 	if err := c.bootstrap(ctx); err != nil {
@@ -158,6 +181,9 @@ func open(ctx context.Context, o Options) (*Controller, func(), error) {
 // a newer program has written.
 func (c *Controller) bootstrap(ctx context.Context) error {
 	it, err := store.Get[schema](ctx, c.store, c.store.Keys.Schema())
+	if errors.Is(err, store.ErrNotFound) {
+		it.Value.Version = record.SchemaVersion
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		_, err := c.store.Txn().Absent(it.Key).Put(it.Key, schema{record.SchemaVersion}).Commit(ctx)
@@ -166,9 +192,12 @@ func (c *Controller) bootstrap(ctx context.Context) error {
 		}
 	case err != nil:
 		return err
-	case it.Value.Version > record.SchemaVersion:
-		return fmt.Errorf("fleet %s is kept in layout %d by a newer docker-clocker; this one knows %d: upgrade it", c.fleet, it.Value.Version, record.SchemaVersion)
+	default:
+		if err := checkSchema(c.fleet, it.Value.Version); err != nil {
+			return err
+		}
 	}
+	c.schema.Store(int64(max(it.Value.Version, 1)))
 	return registry.EnsureDefaults(ctx, c.store)
 }
 
@@ -197,7 +226,16 @@ func (c *Controller) run(ctx context.Context, listen string) error {
 		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 	}
 	g.Go(func() error { return ignoreEnd(ctx, c.store.Follow(ctx, c.store.Keys.Prefix(), c.log, c.cache.apply)) })
+	g.Go(func() error { return c.register(ctx) })
 	g.Go(func() error { return c.elect(ctx) })
+	g.Go(func() error {
+		select {
+		case <-c.etcd.ended: // nil, so for ever, unless etcd is embedded
+			return errMemberEnded
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	g.Go(func() error {
 		err := srv.ServeTLS(l, "", "")
 		if errors.Is(err, http.ErrServerClosed) {

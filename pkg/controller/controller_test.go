@@ -27,6 +27,12 @@ import (
 // is stopped by the function it returns.
 func newController(t *testing.T, client *clientv3.Client, name string) (*Controller, func()) {
 	t.Helper()
+	return newControllerWith(t, client, name, func(*Controller) {})
+}
+
+// newControllerWith is newController with something changed before it starts.
+func newControllerWith(t *testing.T, client *clientv3.Client, name string, change func(*Controller)) (*Controller, func()) {
+	t.Helper()
 	authority, err := ca.Create("f", time.Now)
 	assert.NilError(t, err)
 	c := &Controller{
@@ -35,6 +41,7 @@ func newController(t *testing.T, client *clientv3.Client, name string) (*Control
 		store: store.New(client, "f"), log: slog.New(slog.DiscardHandler), now: time.Now,
 		exhaustedEvery: 50 * time.Millisecond,
 	}
+	change(c)
 	c.cache = newCache(c.fleet)
 	assert.NilError(t, c.bootstrap(t.Context()))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,6 +10,7 @@ import (
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/model"
+	"clocker.io/clocker/pkg/placement/lint"
 	"clocker.io/clocker/pkg/plan"
 	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
@@ -25,17 +25,12 @@ func (c *Controller) Deploy(ctx context.Context, user string, r api.DeployReques
 	if ps := c.ingressProblems(app); len(ps) > 0 {
 		return conflictList(fmt.Sprintf("application %s cannot publish its ports:", app.Name), ps)
 	}
-	d, err := c.draft(app)
+	if r.DryRun {
+		return c.dryRun(app, r.Explain, send)
+	}
+	d, err := c.draftPatiently(ctx, app, send)
 	if err != nil {
 		return err
-	}
-	if r.DryRun {
-		for _, s := range d.steps(c.hostName) {
-			if err := send(api.Progress{Step: &s}); err != nil {
-				return err
-			}
-		}
-		return send(api.Progress{Done: "ok"})
 	}
 	if d.unchanged() {
 		return c.watchSteady(ctx, app.Name, send)
@@ -50,7 +45,13 @@ func (c *Controller) Deploy(ctx context.Context, user string, r api.DeployReques
 // check finds everything about the model that this fleet cannot do.
 func (c *Controller) check(app *model.Application) []string {
 	var out []string
-	for _, p := range model.Validate(app) {
+	found := model.Validate(app)
+	for _, e := range app.Services() {
+		if e.Service != nil {
+			found = append(found, lint.Service(e.Service.Placement, app.Dialect, "services["+e.ID+"]")...)
+		}
+	}
+	for _, p := range found {
 		out = append(out, p.String())
 	}
 	hosts := map[string]bool{}
@@ -97,109 +98,8 @@ func (c *Controller) check(app *model.Application) []string {
 	return out
 }
 
-// draft is a deploy thought through but not written.
-type draft struct {
-	app     *model.Application
-	state   store.Item[record.AppState]
-	current *record.Release
-	release *record.Release
-	diff    plan.Difference
-	// failed are those kept tasks that have failed.
-	failed map[string]bool
-	// newNetworks are the declared networks that do not exist yet.
-	newNetworks []*model.Network
-	hosts       []string // of diff.Missing, by id
-	reasons     []string
-}
-
-// draft plans and places without writing. It refuses what cannot be placed,
-// naming every host and its reason.
-func (c *Controller) draft(app *model.Application) (*draft, error) {
-	v := c.view(app.Name)
-	d := &draft{app: app, state: v.state}
-	if v.state.Revision > 0 {
-		if v.App.Desired == record.DesiredRemoved {
-			return nil, conflict("application %s is being removed: wait until it is gone", app.Name)
-		}
-		if v.App.Pending != 0 {
-			return nil, conflict("release %d of application %s is under way: wait for it, or interrupt the deploy that makes it", v.App.Pending, app.Name)
-		}
-		d.current = v.Release
-	}
-	d.release = &record.Release{App: app.Name, Number: v.App.Last + 1, Application: app, Networks: map[string]string{}, CreatedAt: c.now()}
-	for _, n := range app.Networks {
-		if id := c.networkID(app.Name, n); id != "" {
-			d.release.Networks[n.Name] = id
-		} else {
-			d.newNetworks = append(d.newNetworks, n)
-		}
-	}
-	d.diff = plan.Diff(plan.Templates(c.fleet, d.release), d.release.Number, v.Assignments)
-	d.failed = map[string]bool{}
-	for _, a := range d.diff.Keep {
-		if v.Observed[a.Task].State == record.StateFailed {
-			d.failed[a.Task] = true
-		}
-	}
-	var problems []string
-	for _, p := range c.place(app.Name, d.diff.Missing) {
-		if err := p.Err(); err != nil {
-			problems = append(problems, err.Error())
-		}
-		d.hosts, d.reasons = append(d.hosts, p.Host), append(d.reasons, p.Reason)
-	}
-	if len(problems) > 0 {
-		return nil, conflictList(fmt.Sprintf("application %s cannot be placed:", app.Name), problems)
-	}
-	return d, nil
-}
-
 func conflictList(message string, problems []string) error {
 	return &api.CallError{Status: 409, Body: api.Error{Message: message, Problems: problems}}
-}
-
-// unchanged reports whether the deploy asks for what is there already.
-func (d *draft) unchanged() bool {
-	if d.current == nil || d.state.Value.Desired != record.DesiredRunning || len(d.state.Value.Stopped) > 0 ||
-		len(d.diff.Missing)+len(d.diff.Obsolete)+len(d.newNetworks) > 0 {
-		return false
-	}
-	if len(d.failed) > 0 {
-		return false // they are started again
-	}
-	a, errA := json.Marshal(d.current.Application)
-	b, errB := json.Marshal(d.app)
-	return errA == nil && errB == nil && string(a) == string(b)
-}
-
-// steps describes the draft for a user.
-func (d *draft) steps(hostName func(string) string) []api.Step {
-	var out []api.Step
-	for _, n := range d.newNetworks {
-		out = append(out, api.Step{Action: "create", Kind: "network", Subject: networkName(d.app.Name, n), Cause: "it does not exist"})
-	}
-	for _, a := range d.diff.Keep {
-		cause := "it is as the file says"
-		if d.failed[a.Task] {
-			cause += "; it has failed and is started again"
-		}
-		out = append(out, api.Step{Action: "keep", Kind: "task", Subject: a.Container.Name, Host: hostName(a.Host), Cause: cause})
-	}
-	replaced := map[string]bool{}
-	for i, m := range d.diff.Missing {
-		action := "create"
-		if m.Replaces != nil {
-			action = "replace"
-			replaced[m.Replaces.Task] = true
-		}
-		out = append(out, api.Step{Action: action, Kind: "task", Subject: m.Spec.Name, Host: hostName(d.hosts[i]), Cause: m.Cause + "; " + d.reasons[i]})
-	}
-	for _, a := range d.diff.Obsolete {
-		if !replaced[a.Task] {
-			out = append(out, api.Step{Action: "remove", Kind: "task", Subject: a.Container.Name, Host: hostName(a.Host), Cause: "the file no longer has it"})
-		}
-	}
-	return out
 }
 
 // networkName is the name of an application's network on every host.
@@ -283,8 +183,10 @@ func (c *Controller) write(ctx context.Context, d *draft, state record.AppState,
 		d.release.Networks[net.Name] = id
 	}
 	v := c.view(d.app.Name)
-	diff := plan.Diff(plan.Templates(c.fleet, d.release), n, v.Assignments)
-	placed := c.place(d.app.Name, diff.Missing)
+	templates := plan.Templates(c.fleet, d.release)
+	diff := plan.Diff(templates, n, v.Assignments)
+	c.displace(d.app.Name, templates, &diff)
+	placed := c.decide(d.app.Name, diff.Missing)
 	parts, err := splitRelease(d.release)
 	if err != nil {
 		return 0, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -21,11 +20,16 @@ func (c *Controller) drive(ctx context.Context) error {
 	var drivers sync.WaitGroup
 	defer drivers.Wait()
 	drivers.Go(func() { c.keepServices(ctx) })
+	drivers.Go(func() { c.keepHealth(ctx) })
+	drivers.Go(func() { c.keepMembership(ctx) })
+	drivers.Go(func() { c.keepControllers(ctx) })
+	drivers.Go(func() { c.keepScale(ctx) })
 	running := map[string]bool{}
 	ended := make(chan string)
 	up := map[string]bool{}
+	changed := c.cache.wakes.subscribe(topicApps, topicHosts)
+	defer changed.end()
 	for first := true; ; first = false {
-		changed := c.cache.next()
 		for _, app := range c.cache.appNames() {
 			if running[app] {
 				continue
@@ -49,7 +53,7 @@ func (c *Controller) drive(ctx context.Context) error {
 			return ctx.Err()
 		case app := <-ended:
 			delete(running, app)
-		case <-changed:
+		case <-changed.C:
 		}
 	}
 }
@@ -70,7 +74,7 @@ func (c *Controller) hostEvents(ctx context.Context, was map[string]bool, first 
 		}
 		action, text := "up", ""
 		if !up {
-			action, text = "down", "its agent does not answer; what it runs is not replaced yet"
+			action, text = "down", "its agent does not answer"
 		}
 		c.log.Info("host is "+action, "host", names[id])
 		c.emit(ctx, "host", action, names[id], text)
@@ -82,16 +86,24 @@ func (c *Controller) hostEvents(ctx context.Context, was map[string]bool, first 
 // or ctx ends. Only decisions of pkg/plan are carried out here.
 func (c *Controller) driveApp(ctx context.Context, app string) {
 	log := c.log.With("app", app)
+	changed := c.cache.wakes.subscribe(topicApp(app), topicHosts)
+	defer changed.end()
+	room := c.cache.wakes.subscribe(topicRoom)
+	defer room.end()
 	lastPlacement := ""
 	for {
-		changed := c.cache.next()
+		began := time.Now()
 		v := c.view(app)
 		if v.state.Revision == 0 {
 			return
 		}
 		d := plan.Next(v.Snapshot)
 		revision, err := c.carryOut(ctx, v, d)
-		if err == nil && len(d.Missing) > 0 {
+		if err == nil {
+			c.noteMoves(ctx, app, d)
+		}
+		wanting := len(d.Missing)+len(d.Moves) > 0
+		if err == nil && revision == 0 && wanting {
 			var text string
 			revision, text, err = c.fillMissing(ctx, app)
 			if text != lastPlacement && text != "" {
@@ -119,11 +131,21 @@ func (c *Controller) driveApp(ctx context.Context, app string) {
 			}
 			continue
 		}
+		pace(ctx, began)
 		// Patience ends without any change.
-		tick := time.NewTimer(plan.Patience / 4)
+		again := plan.Patience / 4
+		if d.Again > 0 {
+			again = min(again, d.Again)
+		}
+		tick := time.NewTimer(again)
+		var roomFor <-chan struct{}
+		if wanting {
+			roomFor = room.C
+		}
 		select {
 		case <-ctx.Done():
-		case <-changed:
+		case <-changed.C:
+		case <-roomFor:
 		case <-tick.C:
 		}
 		tick.Stop()
@@ -268,39 +290,4 @@ func (c *Controller) abandon(ctx context.Context, app string) {
 	if _, err := c.carryOut(ctx, v, plan.Abandon(v.Snapshot)); err != nil {
 		c.log.Warn("release of a former leader cannot be taken back yet", "app", app, "error", err)
 	}
-}
-
-// fillMissing places replicas that the current release lacks. It returns what
-// cannot be placed as text.
-func (c *Controller) fillMissing(ctx context.Context, app string) (int64, string, error) {
-	c.placing.Lock()
-	defer c.placing.Unlock()
-	v := c.view(app) // the former look may be too old by now
-	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == record.DesiredRemoved {
-		return 0, "", store.ErrConflict
-	}
-	diff := plan.Diff(v.Templates, v.App.Release, v.Assignments)
-	placed := c.place(app, diff.Missing)
-	var problems []string
-	d := plan.Decision{}
-	for i, p := range placed {
-		if err := p.Err(); err != nil {
-			problems = append(problems, err.Error())
-			continue
-		}
-		d.Put = append(d.Put, c.assignment(app, v.App, v.App.Release, diff.Missing[i], p))
-	}
-	slices.Sort(problems)
-	text := ""
-	if len(problems) > 0 {
-		text = problems[0]
-	}
-	if len(d.Put) == 0 {
-		return 0, text, nil
-	}
-	revision, err := c.carryOut(ctx, v, d)
-	if err != nil {
-		return 0, text, err
-	}
-	return revision, text, c.cache.wait(ctx, revision)
 }

@@ -5,9 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -24,6 +24,9 @@ import (
 	"google.golang.org/grpc"
 )
 
+// embedded is the kind of etcd that runs in this process.
+const embedded = "embedded"
+
 // etcdAccess is how this controller, and the hosts, reach etcd.
 type etcdAccess struct {
 	client *clientv3.Client
@@ -36,6 +39,10 @@ type etcdAccess struct {
 	// hostCA, hostCert and hostKey are PEM for hosts, when the fleet's own
 	// certificates do not serve.
 	hostCA, hostCert, hostKey string
+	// member is the id of the embedded etcd's member, ended is closed when it
+	// ends; 0 and nil for another etcd.
+	member uint64
+	ended  <-chan struct{}
 }
 
 func startEtcd(ctx context.Context, cfg *controllerconfig.Config, o Options) (etcdAccess, func(), error) {
@@ -45,10 +52,62 @@ func startEtcd(ctx context.Context, cfg *controllerconfig.Config, o Options) (et
 	return embeddedEtcd(ctx, cfg, o)
 }
 
-// embeddedEtcd starts an etcd of one member in this process. Clients must
-// show a certificate of the fleet; its CN is their etcd user.
+// embeddedEtcd runs a member of etcd in this process: what a restore or a
+// recovery has left to do is done first. Clients must show a certificate of
+// the fleet; its CN is their etcd user.
 func embeddedEtcd(ctx context.Context, cfg *controllerconfig.Config, o Options) (etcdAccess, func(), error) {
 	var none etcdAccess
+	if err := prepareEtcd(ctx, cfg, o); err != nil {
+		return none, nil, err
+	}
+	m, err := startMember(ctx, cfg, o, memberMode{})
+	if err != nil {
+		return none, nil, err
+	}
+	if err := m.awaitVote(ctx, o.Log); err != nil {
+		m.close()
+		return none, nil, err
+	}
+	if err := enableAuth(ctx, m.client); err != nil {
+		m.close()
+		return none, nil, err
+	}
+	advertised := etcdURL(cfg.Advertise, cfg.EtcdPort)
+	return etcdAccess{
+		client: m.client, kind: embedded, urls: []string{advertised.String()}, auth: true,
+		member: uint64(m.server.Server.MemberID()), ended: m.server.Server.StopNotify(),
+	}, m.close, nil
+}
+
+// member is a running member of etcd with a superuser's client.
+type member struct {
+	server *embed.Etcd
+	client *clientv3.Client
+}
+
+func (m *member) close() {
+	if m.client != nil {
+		m.client.Close() //nolint:errcheck // it ends here
+	}
+	closeEtcd(m.server)
+}
+
+// memberMode says how a member is started.
+type memberMode struct {
+	// private lets nobody but this process in.
+	private bool
+	// alone drops every other member first (etcd's --force-new-cluster).
+	alone bool
+}
+
+func etcdURL(host string, port int) url.URL {
+	return url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(port))}
+}
+
+// etcdDir is where the member's data is.
+func etcdDir(o Options) string { return filepath.Join(o.DataDir, "etcd") }
+
+func memberConfig(cfg *controllerconfig.Config, o Options, mode memberMode) *embed.Config {
 	config := func(name string) string { return filepath.Join(o.ConfigDir, name) }
 	files := transport.TLSInfo{
 		CertFile:       config(controllerconfig.CertFile),
@@ -56,55 +115,105 @@ func embeddedEtcd(ctx context.Context, cfg *controllerconfig.Config, o Options) 
 		TrustedCAFile:  config(ca.CertificateFile),
 		ClientCertAuth: true,
 	}
-	at := func(host string, port int) url.URL {
-		return url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(port))}
+	listen := "0.0.0.0"
+	if mode.private {
+		listen = "127.0.0.1"
 	}
 	e := embed.NewConfig()
 	e.Name = cfg.Name
-	e.Dir = filepath.Join(o.DataDir, "etcd")
-	e.ListenClientUrls = []url.URL{at("0.0.0.0", cfg.EtcdPort)}
-	e.AdvertiseClientUrls = []url.URL{at(cfg.Advertise, cfg.EtcdPort)}
-	e.ListenPeerUrls = []url.URL{at("0.0.0.0", cfg.EtcdPeerPort)}
-	e.AdvertisePeerUrls = []url.URL{at(cfg.Advertise, cfg.EtcdPeerPort)}
+	e.Dir = etcdDir(o)
+	e.ListenClientUrls = []url.URL{etcdURL(listen, cfg.EtcdPort)}
+	e.AdvertiseClientUrls = []url.URL{etcdURL(cfg.Advertise, cfg.EtcdPort)}
+	e.ListenPeerUrls = []url.URL{etcdURL(listen, cfg.EtcdPeerPort)}
+	e.AdvertisePeerUrls = []url.URL{etcdURL(cfg.Advertise, cfg.EtcdPeerPort)}
 	e.InitialCluster = e.InitialClusterFromName(e.Name)
-	e.InitialClusterToken = "clocker-" + cfg.Fleet
+	if cfg.Cluster != "" {
+		e.InitialCluster, e.ClusterState = cfg.Cluster, embed.ClusterStateFlagExisting
+	}
+	e.InitialClusterToken = clusterToken(cfg.Fleet)
+	e.ForceNewCluster = mode.alone
 	e.ClientTLSInfo, e.PeerTLSInfo = files, files
 	e.AutoCompactionMode, e.AutoCompactionRetention = "periodic", "1h"
 	e.QuotaBackendBytes = 2 << 30
 	e.LogLevel = "error"
 	e.LogOutputs = []string{"stderr"}
-	server, err := embed.StartEtcd(e)
-	if err != nil {
-		return none, nil, fmt.Errorf("start etcd: %w", err)
+	return e
+}
+
+func clusterToken(fleet string) string { return "clocker-" + fleet }
+
+// slowStart is when a member that does not serve yet says what it waits for.
+const slowStart = 10 * time.Second
+
+// startMember starts the member and waits until it serves, for ever: one of
+// several needs a majority for that.
+func startMember(ctx context.Context, cfg *controllerconfig.Config, o Options, mode memberMode) (*member, error) {
+	if err := checkData(o); err != nil {
+		return nil, err
 	}
-	stop := func() { closeEtcd(server) }
-	select {
-	case <-server.Server.ReadyNotify():
-	case err := <-server.Err():
-		stop()
-		return none, nil, fmt.Errorf("start etcd: %w", err)
-	case <-ctx.Done():
-		stop()
-		return none, nil, ctx.Err()
+	server, err := embed.StartEtcd(memberConfig(cfg, o, mode))
+	if err != nil {
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	m := &member{server: server}
+	slow := time.NewTicker(slowStart)
+	defer slow.Stop()
+	for ready := false; !ready; {
+		select {
+		case <-server.Server.ReadyNotify():
+			ready = true
+		case err := <-server.Err():
+			m.close()
+			return nil, fmt.Errorf("start etcd: %w", err)
+		case <-server.Server.StopNotify():
+			m.close()
+			return nil, errMemberEnded
+		case <-ctx.Done():
+			m.close()
+			return nil, ctx.Err()
+		case <-slow.C:
+			o.Log.Warn("etcd waits for a majority of its members: start the other controllers; if they are lost, docker clocker controller recover goes on with this one alone")
+		}
+	}
+	if err := noteMember(o, uint64(server.Server.MemberID())); err != nil {
+		m.close()
+		return nil, err
 	}
 	root, err := controllerconfig.RootTLS(o.ConfigDir)
+	if err == nil {
+		local := etcdURL("127.0.0.1", cfg.EtcdPort)
+		m.client, err = dialEtcd([]string{local.String()}, root)
+	}
 	if err != nil {
-		stop()
-		return none, nil, err
+		m.close()
+		return nil, err
 	}
-	local := at("127.0.0.1", cfg.EtcdPort)
-	client, err := dialEtcd([]string{local.String()}, root)
-	if err != nil {
-		stop()
-		return none, nil, err
+	return m, nil
+}
+
+// errMemberEnded means that etcd has ended by itself, as it does when its
+// member was removed.
+var errMemberEnded = errors.New("etcd has ended: was this controller removed from the fleet (docker clocker controller ls)? Then remove its container, too")
+
+// awaitVote waits until a member that has joined as a learner votes: before
+// that it answers nothing. The leading controller promotes it.
+func (m *member) awaitVote(ctx context.Context, log *slog.Logger) error {
+	t := time.NewTicker(200 * time.Millisecond)
+	defer t.Stop()
+	for said := false; m.server.Server.IsLearner(); {
+		if !said {
+			said = true
+			log.Info("etcd catches up; the leading controller lets it vote then")
+		}
+		select {
+		case <-t.C:
+		case <-m.server.Server.StopNotify():
+			return errMemberEnded
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	stop = func() { client.Close(); closeEtcd(server) } //nolint:errcheck // it ends here
-	if err := enableAuth(ctx, client); err != nil {
-		stop()
-		return none, nil, err
-	}
-	advertised := at(cfg.Advertise, cfg.EtcdPort)
-	return etcdAccess{client: client, kind: "embedded", urls: []string{advertised.String()}, auth: true}, stop, nil
+	return nil
 }
 
 // closeTime is how long etcd may take to end in order.
@@ -159,66 +268,4 @@ func enableAuth(ctx context.Context, c *clientv3.Client) error {
 		return fmt.Errorf("secure etcd: %w", err)
 	}
 	return nil
-}
-
-// externalEtcd reaches a cluster of the user's own. Hosts get the same
-// credentials the controller was given: the cluster's users are not ours to
-// manage.
-func externalEtcd(ctx context.Context, cfg *controllerconfig.Config, o Options) (etcdAccess, func(), error) {
-	a := etcdAccess{kind: "external", urls: cfg.Etcd}
-	var t *tls.Config
-	pick := func(option, name string) string {
-		if option != "" {
-			return option
-		}
-		return filepath.Join(o.ConfigDir, name)
-	}
-	if cfg.EtcdTLS || o.EtcdCA != "" {
-		caFile := pick(o.EtcdCA, controllerconfig.EtcdCAFile)
-		pool, err := controllerconfig.Pool(caFile)
-		if err != nil {
-			return a, nil, err
-		}
-		t = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-		if a.hostCA, err = readPEM(caFile); err != nil {
-			return a, nil, err
-		}
-	}
-	if cfg.EtcdClientCert || o.EtcdCert != "" {
-		certFile, keyFile := pick(o.EtcdCert, controllerconfig.EtcdCertFile), pick(o.EtcdKey, controllerconfig.EtcdKeyFile)
-		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return a, nil, fmt.Errorf("read etcd certificate: %w", err)
-		}
-		if t == nil {
-			t = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		t.Certificates = []tls.Certificate{pair}
-		if a.hostCert, err = readPEM(certFile); err != nil {
-			return a, nil, err
-		}
-		if a.hostKey, err = readPEM(keyFile); err != nil {
-			return a, nil, err
-		}
-	}
-	client, err := dialEtcd(cfg.Etcd, t)
-	if err != nil {
-		return a, nil, err
-	}
-	a.client = client
-	checkCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if _, err := client.Get(checkCtx, "/clocker/"); err != nil {
-		client.Close() //nolint:errcheck // the other error counts
-		return a, nil, fmt.Errorf("reach etcd at %v: %w", cfg.Etcd, err)
-	}
-	return a, func() { client.Close() }, nil //nolint:errcheck // it ends here
-}
-
-func readPEM(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("read etcd certificate: %w", err)
-	}
-	return string(b), nil
 }

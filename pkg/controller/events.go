@@ -63,22 +63,71 @@ func (l *eventLease) lease(ctx context.Context, c *clientv3.Client, now time.Tim
 	return l.id, nil
 }
 
-// Events implements [api.Backend].
-func (c *Controller) Events(ctx context.Context, follow bool, since string, send func(record.Event) error) error {
-	sent := map[string]bool{}
-	for {
-		changed := c.cache.next()
-		c.cache.mu.RLock()
-		var fresh []record.Event
-		for id, e := range c.cache.events {
-			if id > since && !sent[id] {
+// eventLog is the order in which events came in: who follows them keeps its
+// place in it, and never looks at what it has seen again. The zero value is
+// ready.
+type eventLog struct {
+	ids []string
+	// dropped is how many were before ids; life how often everything was read
+	// anew, which ends every place.
+	dropped, life int
+}
+
+// keepEvents bounds the log: who is further behind looks at all events.
+const keepEvents = 100_000
+
+func (l *eventLog) reset() { *l = eventLog{life: l.life + 1} }
+
+func (l *eventLog) add(id string) {
+	l.ids = append(l.ids, id)
+	if n := len(l.ids) - keepEvents; n > keepEvents/10 {
+		l.ids, l.dropped = append([]string(nil), l.ids[n:]...), l.dropped+n
+	}
+}
+
+// eventPlace is how far a follower is; the zero value is before everything.
+type eventPlace struct{ life, next int }
+
+// freshEvents are the events after a place, and the place after them. known
+// says that they continue what was before the place; otherwise they are all
+// that there are.
+func (c *cache) freshEvents(at eventPlace) (fresh []record.Event, next eventPlace, known bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	l := &c.eventLog
+	next = eventPlace{l.life, l.dropped + len(l.ids)}
+	if at.life == l.life && at.next >= l.dropped {
+		for _, id := range l.ids[at.next-l.dropped:] {
+			if e, there := c.events[id]; there {
 				fresh = append(fresh, e)
 			}
 		}
-		c.cache.mu.RUnlock()
+		return fresh, next, true
+	}
+	for _, e := range c.events {
+		fresh = append(fresh, e)
+	}
+	return fresh, next, false
+}
+
+// Events implements [api.Backend].
+func (c *Controller) Events(ctx context.Context, follow bool, since string, send func(record.Event) error) error {
+	changed := c.cache.wakes.subscribe(topicEvents)
+	defer changed.end()
+	at, sent := eventPlace{}, map[string]bool{}
+	for {
+		fresh, next, known := c.cache.freshEvents(at)
+		at = next
 		sort.Slice(fresh, func(i, j int) bool { return fresh[i].ID < fresh[j].ID })
+		was := sent
+		if !known { // everything comes again: what is gone is remembered no more
+			sent = make(map[string]bool, len(fresh))
+		}
 		for _, e := range fresh {
 			sent[e.ID] = true
+			if e.ID <= since || !known && was[e.ID] {
+				continue
+			}
 			if err := send(e); err != nil {
 				return err
 			}
@@ -89,7 +138,7 @@ func (c *Controller) Events(ctx context.Context, follow bool, since string, send
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changed:
+		case <-changed.C:
 		}
 	}
 }

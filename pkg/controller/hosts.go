@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/api"
@@ -49,61 +50,91 @@ func (c *Controller) setHostState(ctx context.Context, id, state string) error {
 	return c.cache.wait(ctx, revision)
 }
 
-// emptyHost takes a host's work away and waits until its agent has.
+// emptyHost moves a host's work away and waits until its agent has let go of
+// it. With force, what cannot move is taken away.
 func (c *Controller) emptyHost(ctx context.Context, id string, force bool, send func(api.Progress) error) error {
+	changed := c.cache.wakes.subscribe(topicHosts, topicRoom, topicNetworks)
+	defer changed.end()
+	began, told := time.Now(), -1
 	for {
-		changed := c.cache.next()
 		fence, _ := c.lead.get()
 		if fence == nil {
 			return unavailable("this controller no longer leads: try again")
 		}
-		t := c.store.Txn(fence...)
-		left := 0
-		c.cache.mu.RLock()
-		_, up := c.cache.leases[id]
-		hostName := c.cache.hosts[id].Value.Name
-		for _, a := range c.cache.assignments {
-			if a.Value.Host == id && !t.Full() {
-				t.Delete(a.Key)
+		work, _, left := c.workOf(id)
+		name := c.hostName(id)
+		if !work.up {
+			if !force {
+				return conflict("host %s does not answer, so what it runs cannot be taken away: start it, or forget it with --force", name)
 			}
+			return c.takeAway(ctx, work.tasks, fence)
 		}
-		for _, o := range c.cache.observed {
-			if o.Host == id {
-				left++
-			}
-		}
-		for network, hosts := range c.cache.uses {
-			// One made by hand goes with the host.
-			if hosts[id] && c.cache.networks[network].App != "" {
-				left++
-			}
-		}
-		c.cache.mu.RUnlock()
-		if t.Len() > 0 {
-			revision, err := t.Commit(ctx)
-			if err != nil {
-				return err
-			}
-			if err := c.cache.wait(ctx, revision); err != nil {
+		stay := c.mustStay(work.tasks)
+		switch {
+		case force && len(work.tasks) > 0:
+			if err := c.takeAway(ctx, work.tasks, fence); err != nil {
 				return err
 			}
 			continue
+		case len(stay) > 0 && time.Since(began) >= blockedTime:
+			return conflictList(fmt.Sprintf("host %s cannot be emptied; take it out all the same with --force, or let it take work again with docker clocker host enable:", name), stay)
 		}
-		if left == 0 || !up && force {
+		left += c.usedNetworks(id)
+		if left == 0 {
 			return nil
 		}
-		if !up {
-			return conflict("host %s does not answer, so what it runs cannot be taken away: start it, or forget it with --force", hostName)
-		}
-		if err := send(api.Progress{Step: &api.Step{Action: "remove", Kind: "host", Subject: hostName, Cause: fmt.Sprintf("%d things left on it", left)}}); err != nil {
-			return err
+		if left != told {
+			told = left
+			if err := send(api.Progress{Step: &api.Step{Action: "remove", Kind: "host", Subject: name, Cause: fmt.Sprintf("%d things left on it", left)}}); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-changed:
+		case <-changed.C:
+		case <-time.After(time.Second):
 		}
 	}
+}
+
+// takeAway deletes assignments, as many as there are.
+func (c *Controller) takeAway(ctx context.Context, tasks map[string]record.Assignment, fence fence) error {
+	var last int64
+	t := c.store.Txn(fence...)
+	flush := func() (err error) {
+		if t.Len() > 0 {
+			last, err = t.Commit(ctx)
+			t = c.store.Txn(fence...)
+		}
+		return err
+	}
+	for task, a := range tasks {
+		if t.Full() {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		t.Delete(c.store.Keys.Assignment(a.Host, task))
+	}
+	if err := flush(); err != nil || last == 0 {
+		return err
+	}
+	return c.cache.wait(ctx, last)
+}
+
+// usedNetworks counts the networks of applications that a host still has; one
+// made by hand goes with the host.
+func (c *Controller) usedNetworks(id string) int {
+	c.cache.mu.RLock()
+	defer c.cache.mu.RUnlock()
+	left := 0
+	for network, hosts := range c.cache.uses {
+		if hosts[id] && c.cache.networks[network].App != "" {
+			left++
+		}
+	}
+	return left
 }
 
 // forgetHost deletes everything of a host from etcd and its right to come

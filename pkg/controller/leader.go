@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -16,6 +17,32 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
+
+// resignPause is how long a leader that has handed over does not stand again.
+const resignPause = 10 * time.Second
+
+// errResigned means that this controller gave its leadership up on purpose.
+var errResigned = errors.New("leadership handed over")
+
+// handOver makes this controller stop leading; another one is elected.
+func (c *Controller) handOver() {
+	select {
+	case c.resign <- struct{}{}:
+	default:
+	}
+}
+
+// observeFor keeps track of who leads without standing.
+func (c *Controller) observeFor(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	session, err := concurrency.NewSession(c.etcd.client, concurrency.WithTTL(leaderTTL), concurrency.WithContext(ctx))
+	if err == nil {
+		defer session.Close() //nolint:errcheck // its lease expires by itself otherwise
+		c.observeLeader(ctx, concurrency.NewElection(session, c.store.Keys.Election()))
+	}
+	<-ctx.Done()
+}
 
 // leaderTTL is how long a leader that cannot be reached stays leader.
 const leaderTTL = 5
@@ -45,13 +72,26 @@ func (l *leadership) get() (fence []clientv3.Cmp, url string) {
 // elect stands for leader for ever, and leads while elected.
 func (c *Controller) elect(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := c.term(ctx); err != nil && ctx.Err() == nil {
+		pause := 200 * time.Millisecond
+		err := c.term(ctx)
+		c.lead.set(nil, "")
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errNewerSchema):
+			return err
+		case errors.Is(err, errResigned):
+			pause = resignPause
+			c.log.Info("this controller has handed its leadership over")
+		case err != nil:
 			c.log.Warn("election broken, standing again", "error", err)
 		}
-		c.lead.set(nil, "")
+		if pause == resignPause {
+			c.observeFor(ctx, pause)
+			continue
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 	return nil
@@ -79,21 +119,36 @@ func (c *Controller) term(ctx context.Context) error {
 	}
 	stopWatch()
 	fence := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(e.Key()), "=", e.Rev())}
-	// What former leaders wrote must be seen before anything is decided.
-	r, err := c.etcd.client.Get(ctx, c.store.Keys.Schema())
+	// What former leaders wrote must be seen before anything is decided. The
+	// election's own revision is that of standing by, which may be long ago.
+	seen, err := c.store.Txn(fence...).Put(c.store.Keys.Term(), struct {
+		Leader string `json:"leader"`
+	}{c.config.Name}).Commit(ctx)
 	if err != nil {
-		return fmt.Errorf("read as leader: %w", err)
+		return fmt.Errorf("begin to lead: %w", err)
 	}
-	if err := c.cache.wait(ctx, min(r.Header.Revision, e.Rev())); err != nil {
+	if err := c.cache.wait(ctx, seen); err != nil {
 		return err
+	}
+	// A newer controller may have led meanwhile.
+	if _, err := c.readSchema(ctx); err != nil {
+		return fmt.Errorf("begin to lead: %w", err)
 	}
 	c.lead.set(fence, c.url)
 	c.log.Info("this controller leads", "revision", e.Rev())
 	leadCtx, stop := context.WithCancel(ctx)
 	defer stop()
+	resigned := make(chan struct{})
+	select {
+	case <-c.resign: // it was meant for an earlier term
+	default:
+	}
 	go func() {
 		select {
 		case <-session.Done():
+			stop()
+		case <-c.resign:
+			close(resigned)
 			stop()
 		case <-leadCtx.Done():
 		}
@@ -104,7 +159,13 @@ func (c *Controller) term(ctx context.Context) error {
 		go func() { defer close(ended); c.zones.Run(leadCtx, c.store) }()
 		defer func() { stop(); <-ended }()
 	}
-	return c.drive(leadCtx)
+	err = c.drive(leadCtx)
+	select {
+	case <-resigned:
+		return errResigned
+	default:
+		return err
+	}
 }
 
 // observeLeader keeps track of who leads while this controller stands by.

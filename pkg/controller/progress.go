@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"time"
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/plan"
@@ -13,15 +14,18 @@ import (
 // watch calls f with the application's state now and after each change until
 // f returns true or an error.
 func (c *Controller) watch(ctx context.Context, app string, f func(view) (bool, error)) error {
+	changed := c.cache.wakes.subscribe(topicApp(app), topicHosts, topicRoom)
+	defer changed.end()
 	for {
-		changed := c.cache.next()
+		began := time.Now()
 		if done, err := f(c.view(app)); done || err != nil {
 			return err
 		}
+		pace(ctx, began)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-changed:
+		case <-changed.C:
 		}
 	}
 }

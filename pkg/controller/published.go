@@ -260,17 +260,23 @@ func unreachable(networks []record.Network) (text, remedy string) {
 	return "which is in internal networks only", "give the service a network that is not internal"
 }
 
-// portsOf are a replica's ports: its own, and those of every host.
-func (c *Controller) portsOf(a record.Assignment) []model.Port {
+// ingressPorts are the ports of every host that lead to an application, by
+// service.
+func (c *Controller) ingressPorts(app string) map[string][]model.Port {
 	c.cache.mu.RLock()
 	defer c.cache.mu.RUnlock()
-	all := slices.Clone(a.Container.Ports)
+	out := map[string][]model.Port{}
 	for _, key := range slices.Sorted(maps.Keys(c.cache.published)) {
-		if p := c.cache.published[key]; p.App == a.App && p.Service == a.Service {
-			all = append(all, model.Port{
+		if p := c.cache.published[key]; p.App == app {
+			out[p.Service] = append(out[p.Service], model.Port{
 				HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.Port, Protocol: p.Protocol, Mode: model.PortIngress,
 			})
 		}
 	}
-	return all
+	return out
+}
+
+// portsOf are a replica's ports: its own, and those of every host.
+func portsOf(a record.Assignment, ingress map[string][]model.Port) []model.Port {
+	return append(slices.Clone(a.Container.Ports), ingress[a.Service]...)
 }

@@ -90,30 +90,16 @@ type view struct {
 	releases  map[int]record.ReleaseStatus
 }
 
-// view gathers what concerns an application.
+// view gathers what concerns an application. Its slices and maps are shared
+// with other views: they are never changed.
 func (c *cache) view(app string, now time.Time) view {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	v := view{revisions: map[string]int64{}, releases: map[int]record.ReleaseStatus{}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := view{releases: map[int]record.ReleaseStatus{}}
 	v.Fleet, v.Now = c.fleet, now
-	v.Observed = map[string]record.Observed{}
-	v.HostUp, v.Hosts = map[string]bool{}, map[string]string{}
-	for id, h := range c.hosts {
-		_, v.HostUp[id] = c.leases[id]
-		v.Hosts[id] = h.Value.Name
-	}
-	for task, a := range c.assignments {
-		if a.Value.App == app {
-			v.Assignments = append(v.Assignments, a.Value)
-			v.revisions[task] = a.Revision
-		}
-	}
-	sort.Slice(v.Assignments, func(i, j int) bool { return v.Assignments[i].Task < v.Assignments[j].Task })
-	for task, o := range c.observed {
-		if o.App == app {
-			v.Observed[task] = o
-		}
-	}
+	hosts, tasks := c.hostsSeen(), c.seenOf(app)
+	v.HostUp, v.Hosts, v.HostLost, v.Leaving = hosts.up, hosts.names, hosts.lost, hosts.leaving
+	v.Assignments, v.revisions, v.Observed = tasks.assignments, tasks.revisions, tasks.observed
 	for id, n := range c.networks {
 		if n.App != app {
 			continue
@@ -125,7 +111,10 @@ func (c *cache) view(app string, now time.Time) view {
 			}
 		}
 	}
-	sort.Slice(v.networks, func(i, j int) bool { return v.networks[i].Name < v.networks[j].Name })
+	sort.Slice(v.networks, func(i, j int) bool {
+		a, b := v.networks[i], v.networks[j]
+		return a.Name < b.Name || a.Name == b.Name && a.ID < b.ID
+	})
 	a := c.apps[app]
 	if a == nil {
 		return v

@@ -30,7 +30,7 @@ func (c *Controller) RegisterHost(ctx context.Context, r api.HostRequest) (api.H
 	if id == "" {
 		id = newID()
 	}
-	cert, err := c.authority.IssueHost([]byte(r.CSR), id, []string{r.Address, r.Name})
+	cert, err := c.signer().IssueHost([]byte(r.CSR), id, []string{r.Address, r.Name})
 	if errors.Is(err, ca.ErrRequest) {
 		return none, invalid(err.Error())
 	}
@@ -46,7 +46,11 @@ func (c *Controller) RegisterHost(ctx context.Context, r api.HostRequest) (api.H
 	c.cache.mu.RUnlock()
 	h := record.Host{ID: id, Name: r.Name, Endpoint: r.Endpoint, Address: r.Address, Labels: r.Labels, EngineID: r.EngineID, State: record.HostActive, AddedAt: c.now()}
 	if was.Revision > 0 {
-		h.AddedAt = was.Value.AddedAt
+		// What was decided about the host stays decided.
+		h.AddedAt, h.Affinity, h.Provider, h.Machine = was.Value.AddedAt, was.Value.Affinity, was.Value.Provider, was.Value.Machine
+		if s := was.Value.State; s == record.HostCordoned || s == record.HostDraining {
+			h.State = s
+		}
 	}
 	revision, err := c.store.Txn(fence...).Unchanged(key, was.Revision).Put(key, h).Commit(ctx)
 	if errors.Is(err, store.ErrConflict) {
@@ -59,8 +63,8 @@ func (c *Controller) RegisterHost(ctx context.Context, r api.HostRequest) (api.H
 		c.emit(ctx, "host", "added", r.Name, r.Address)
 	}
 	return api.HostCredentials{
-		ID: id, Fleet: c.fleet, CA: string(c.authority.Certificate()), Certificate: string(cert),
-		Etcd: c.etcd.urls, Controllers: []string{c.url},
+		ID: id, Fleet: c.fleet, CA: string(c.signer().Bundle()), Certificate: string(cert),
+		Etcd: c.etcd.urls, Controllers: c.controllerURLs(),
 		EtcdCA: c.etcd.hostCA, EtcdCert: c.etcd.hostCert, EtcdKey: c.etcd.hostKey,
 	}, c.cache.wait(ctx, revision)
 }
@@ -99,6 +103,12 @@ func (c *Controller) checkHost(r api.HostRequest) (id string, problems []string)
 		route, err := netip.ParsePrefix(text)
 		if err != nil || route.Bits() == 0 {
 			continue
+		}
+		for _, p := range c.cache.pools {
+			// A machine that joins by itself does not know the pools.
+			if pool, err := netip.ParsePrefix(p.CIDR); err == nil && pool.Overlaps(route) && id == "" {
+				problems = append(problems, fmt.Sprintf("its route to %s meets the fleet's address pool %s: remove the route, or make a fleet with another pool", route, pool))
+			}
 		}
 		for _, n := range c.cache.networks {
 			if subnet, err := netip.ParsePrefix(n.Subnet); err == nil && subnet.Overlaps(route) && !route.Contains(addr) {

@@ -33,8 +33,9 @@ func (c *Controller) keepServices(ctx context.Context) {
 	known := false
 	told := map[string]bool{}
 	again := time.Time{} // when to try again for those without an address
+	changed := c.cache.wakes.subscribe(topicApps, topicNetworks)
+	defer changed.end()
 	for {
-		changed := c.cache.next()
 		want := c.wantedNet()
 		wait := (<-chan time.Time)(nil)
 		if !known || !want.equal(had) {
@@ -62,7 +63,7 @@ func (c *Controller) keepServices(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-changed:
+		case <-changed.C:
 		case <-wait:
 			known = false
 		}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -44,19 +45,24 @@ func (c *Controller) Info(context.Context) (api.Info, error) {
 }
 
 // view is what concerns an application, now.
-func (c *Controller) view(app string) view { return c.cache.view(app, c.now()) }
+func (c *Controller) view(app string) view {
+	v := c.cache.view(app, c.now())
+	v.Resting = c.moving.restingOf(v.Now)
+	return v
+}
 
 // tasks lists an application's replicas as wanted and as seen, sorted by
 // service and slot.
 func (c *Controller) tasks(v view) []api.Task {
 	waiting := plan.Next(v.Snapshot).Waiting
-	var out []api.Task
-	assigned := map[string]bool{}
+	out := make([]api.Task, 0, len(v.Assignments))
+	assigned := make(map[string]bool, len(v.Assignments))
+	addresses, ingress := c.hostAddresses(), c.ingressPorts(v.App.Name)
 	for _, a := range v.Assignments {
 		assigned[a.Task] = true
 		t := api.Task{
 			ID: a.Task, App: a.App, Service: a.Service, Slot: a.Slot, Name: a.Container.Name, Image: a.Container.Image,
-			Host: v.Hosts[a.Host], HostAddress: c.hostAddress(a.Host), Desired: a.Phase, Ports: c.portsOf(a),
+			Host: v.Hosts[a.Host], HostAddress: addresses[a.Host], Desired: a.Phase, Ports: portsOf(a, ingress),
 			CreatedAt: a.CreatedAt, State: "waiting", Waiting: waiting[a.Task],
 		}
 		if o, ok := v.Observed[a.Task]; ok {
@@ -74,20 +80,13 @@ func (c *Controller) tasks(v view) []api.Task {
 		}
 		out = append(out, api.Task{
 			ID: task, App: o.App, Service: o.Service, Slot: o.Slot, Name: plan.ContainerName(o.App, o.Service, o.Slot),
-			Host: v.Hosts[o.Host], HostAddress: c.hostAddress(o.Host), Desired: "remove", State: o.State,
+			Host: v.Hosts[o.Host], HostAddress: addresses[o.Host], Desired: "remove", State: o.State,
 			Container: o.Container, Error: o.Error,
 		})
 	}
 	out = append(out, c.unplaced(v)...)
-	sort.SliceStable(out, func(i, j int) bool {
-		a, b := out[i], out[j]
-		if a.Service != b.Service {
-			return a.Service < b.Service
-		}
-		if a.Slot != b.Slot {
-			return a.Slot < b.Slot
-		}
-		return a.ID < b.ID
+	slices.SortFunc(out, func(a, b api.Task) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.ID, b.ID))
 	})
 	return out
 }
@@ -117,10 +116,15 @@ func (c *Controller) unplaced(v view) []api.Task {
 	return out
 }
 
-func (c *Controller) hostAddress(id string) string {
+// hostAddresses are the addresses of all hosts, by id.
+func (c *Controller) hostAddresses() map[string]string {
 	c.cache.mu.RLock()
 	defer c.cache.mu.RUnlock()
-	return c.cache.hosts[id].Value.Address
+	out := make(map[string]string, len(c.cache.hosts))
+	for id, h := range c.cache.hosts {
+		out[id] = h.Value.Address
+	}
+	return out
 }
 
 // Tasks implements [api.Backend]; an empty name means every application.
@@ -243,16 +247,13 @@ func (c *Controller) hostLocked(id string) api.Host {
 	default:
 		h.Status = "ready"
 	}
+	c.tellHealth(&h)
 	if up {
 		h.Since = lease.Since
 	} else if known {
 		h.Since = facts.At
 	}
-	for _, a := range c.cache.assignments {
-		if a.Value.Host == id {
-			h.Tasks++
-		}
-	}
+	h.Tasks = len(c.cache.onHost[id])
 	return h
 }
 

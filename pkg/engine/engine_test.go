@@ -253,7 +253,7 @@ func TestErrorsAreToldApart(t *testing.T) {
 	assert.NilError(t, e.Remove(ctx, "d"))
 	assert.NilError(t, e.Remove(ctx, "gone"))
 	assert.NilError(t, e.RemoveNetwork(ctx, "gone"))
-	_, err = e.EnsureImage(ctx, "x:9")
+	_, err = e.EnsureImage(ctx, "x:9", "")
 	assert.ErrorIs(t, err, ErrImage)
 	assert.Error(t, err, "pull image x:9: manifest for x:9 not found: manifest unknown (check the name and tag, or load the image on the host)")
 

@@ -7,19 +7,29 @@ import (
 	"strings"
 
 	"github.com/moby/moby/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // EnsureImage pulls an image unless the engine has it, and reports whether it
-// did. ErrImage means that no registry has it or lets us have it.
-func (e *Engine) EnsureImage(ctx context.Context, ref string) (pulled bool, err error) {
-	_, err = e.cli.ImageInspect(ctx, ref)
-	if err == nil {
+// did. on is the platform that it must be for, "os/arch[/variant]"; empty means
+// the engine's own. ErrImage means that no registry has it or lets us have it.
+func (e *Engine) EnsureImage(ctx context.Context, ref, on string) (pulled bool, err error) {
+	want, err := platform(on)
+	if err != nil {
+		return false, &Error{Op: "pull image " + ref, Kind: ErrInvalid, err: err}
+	}
+	have, err := e.cli.ImageInspect(ctx, ref)
+	if err == nil && (want == nil || have.Os == want.OS && have.Architecture == want.Architecture) {
 		return false, nil
 	}
-	if err = wrap("inspect image "+ref, err); !errors.Is(err, ErrNotFound) {
+	if err = wrap("inspect image "+ref, err); err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	r, err := e.cli.ImagePull(ctx, ref, client.ImagePullOptions{})
+	o := client.ImagePullOptions{}
+	if want != nil {
+		o.Platforms = []ocispec.Platform{*want}
+	}
+	r, err := e.cli.ImagePull(ctx, ref, o)
 	if err != nil {
 		return false, pullError(ref, err)
 	}

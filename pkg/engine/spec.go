@@ -75,7 +75,12 @@ func createOptions(r ContainerRequest, several bool) (client.ContainerCreateOpti
 		return client.ContainerCreateOptions{}, err
 	}
 	mounts(host, s.Mounts)
-	o := client.ContainerCreateOptions{Name: s.Name, Config: cfg, HostConfig: host}
+	resources(host, s.Resources)
+	runsOn, err := platform(s.Platform)
+	if err != nil {
+		return client.ContainerCreateOptions{}, err
+	}
+	o := client.ContainerCreateOptions{Name: s.Name, Config: cfg, HostConfig: host, Platform: runsOn}
 	if len(r.Networks) > 0 {
 		host.NetworkMode = container.NetworkMode(r.Networks[0])
 		host.DNS = r.DNS

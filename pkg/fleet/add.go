@@ -2,13 +2,12 @@ package fleet
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -16,6 +15,7 @@ import (
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/fleet/preflight"
+	"clocker.io/clocker/pkg/record"
 )
 
 // readyTime is how long a host may take to report ready once its agent runs.
@@ -35,7 +35,18 @@ const renewBefore = 30 * 24 * time.Hour
 // included, what this run made is taken back. Containers that are not
 // Clocker's are never touched.
 func AddHost(ctx context.Context, o AddOptions, progress func(Progress)) (api.Host, error) {
-	var none api.Host
+	a, err := newAdoption(o, progress)
+	if err != nil {
+		return api.Host{}, err
+	}
+	h, err := a.run(ctx)
+	if err != nil {
+		return api.Host{}, a.undo.run(ctx, err, a.report, a.subject())
+	}
+	return h, nil
+}
+
+func newAdoption(o AddOptions, progress func(Progress)) (*adoption, error) {
 	if progress == nil {
 		progress = func(Progress) {}
 	}
@@ -48,44 +59,19 @@ func AddHost(ctx context.Context, o AddOptions, progress func(Progress)) (api.Ho
 	if o.Kit == nil {
 		k, err := NewKit(Build{})
 		if err != nil {
-			return none, err
+			return nil, err
 		}
 		o.Kit = k
 	}
 	if o.Kit.pluginErr != nil {
-		return none, o.Kit.pluginErr
+		return nil, o.Kit.pluginErr
 	}
 	if o.Name != "" {
 		if err := CheckName("host", o.Name); err != nil {
-			return none, err
+			return nil, err
 		}
 	}
-	a := &adoption{o: o, e: o.Engine, report: progress}
-	h, err := a.run(ctx)
-	if err != nil {
-		return none, a.undo.run(ctx, err, progress, a.subject())
-	}
-	return h, nil
-}
-
-// AddHosts adds several hosts at the same time. It returns those that are
-// ready, in the order of the options, and the errors of all others joined.
-// Calls of progress come one at a time.
-func AddHosts(ctx context.Context, os []AddOptions, progress func(Progress)) ([]api.Host, error) {
-	one := oneAtATime(progress)
-	hosts, errs := make([]api.Host, len(os)), make([]error, len(os))
-	var wg sync.WaitGroup
-	for i, o := range os {
-		wg.Go(func() { hosts[i], errs[i] = AddHost(ctx, o, one) })
-	}
-	wg.Wait()
-	var ready []api.Host
-	for i, h := range hosts {
-		if errs[i] == nil {
-			ready = append(ready, h)
-		}
-	}
-	return ready, errors.Join(errs...)
+	return &adoption{o: o, e: o.Engine, report: progress}, nil
 }
 
 // adoption is one run of AddHost.
@@ -100,8 +86,18 @@ type adoption struct {
 	address string
 	// known is the host as the controller lists it; nil when it does not.
 	known *api.Host
-	// fresh says that nothing of Clocker was on the machine before.
-	fresh bool
+	// fresh says that nothing of Clocker was on the machine before, over that
+	// what was there must go first.
+	fresh, over bool
+	// upgrade replaces the plugin although networks use it, and takes nothing
+	// back: what is there is in use.
+	upgrade bool
+	// anew says that this run made the agent that was there anew.
+	anew bool
+	// keyed, when not nil, is told the host's new key.
+	keyed func(key []byte)
+	// checks are all that was looked at.
+	checks checks
 }
 
 func (a *adoption) subject() string {
@@ -116,12 +112,19 @@ func (a *adoption) say(s Step, st State, format string, args ...any) {
 }
 
 func (a *adoption) run(ctx context.Context) (api.Host, error) {
-	var none api.Host
-	if err := sweep(ctx, a.e, a.o.Now(), false); err != nil {
-		return none, err
+	if err := a.look(ctx); err != nil {
+		return api.Host{}, err
 	}
-	if err := a.check(ctx); err != nil {
-		return none, err
+	return a.carryOut(ctx)
+}
+
+// carryOut makes the machine, which was looked at, a host.
+func (a *adoption) carryOut(ctx context.Context) (api.Host, error) {
+	var none api.Host
+	if a.over {
+		if err := a.takeOver(ctx); err != nil {
+			return none, err
+		}
 	}
 	cfg, err := a.credentials(ctx)
 	if err != nil {
@@ -136,23 +139,30 @@ func (a *adoption) run(ctx context.Context) (api.Host, error) {
 	return a.awaitReady(ctx)
 }
 
-// check looks at engine, machine and fleet and finds every problem at once.
-func (a *adoption) check(ctx context.Context) error {
+// look looks at engine, machine and fleet and finds every problem at once.
+// Nothing is changed but that the image may be loaded.
+func (a *adoption) look(ctx context.Context) error {
+	if err := sweep(ctx, a.e, a.o.Now(), false); err != nil {
+		return err
+	}
 	m, err := ask(ctx, a.e)
 	if err != nil {
 		return err
 	}
 	a.machine = m
-	if a.o.Name == "" {
+	named := a.o.Name != ""
+	if !named {
 		a.o.Name = HostName(m.info.Name)
 	}
-	problems := checkEngine(m.version.Version, m.version.Os, m.info)
+	a.checks.add("engine", "Docker Engine "+m.version.Version, checkEngine(m.version.Version, m.version.Os, m.info)...)
 	if err := a.o.Kit.Image.CheckArchitecture(m.version.Os, m.version.Arch); err != nil {
-		problems = append(problems, err.Error())
+		a.checks.add("platform", "", err.Error())
+	} else {
+		a.checks.add("platform", m.version.Os+"/"+m.version.Arch)
 	}
-	if len(problems) > 0 {
+	if p := a.checks.problems(); len(p) > 0 {
 		// Nothing of ours runs there, so no more can be found out.
-		return &Problems{Subject: a.subject(), List: problems}
+		return &Problems{Subject: a.subject(), List: p}
 	}
 	if err := loadImage(ctx, a.e, a.o.Kit, m, &a.undo, a.report, a.subject()); err != nil {
 		return err
@@ -160,6 +170,24 @@ func (a *adoption) check(ctx context.Context) error {
 	if err := m.look(ctx, a.e, a.o.Now); err != nil {
 		return err
 	}
+	if err := a.compare(ctx, named); err != nil {
+		return err
+	}
+	if p := a.checks.problems(); len(p) > 0 {
+		return &Problems{Subject: a.subject(), List: p}
+	}
+	for _, c := range a.checks {
+		if c.Result == Warning {
+			a.say(StepPreflight, Note, "%s", c.Text)
+		}
+	}
+	a.say(StepPreflight, Done, "machine %s, Docker Engine %s, looked at", m.facts.Hostname, m.version.Version)
+	return nil
+}
+
+// compare holds the machine against the fleet.
+func (a *adoption) compare(ctx context.Context, named bool) error {
+	m := a.machine
 	before := a.o.Now()
 	info, err := a.o.Controller.Info(ctx)
 	if err != nil {
@@ -170,13 +198,17 @@ func (a *adoption) check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask controller: %w", err)
 	}
-	fingerprint, err := ca.Fingerprint(a.o.CA)
-	if err != nil {
-		return err
+	fingerprint := a.o.pin
+	if fingerprint == "" {
+		if fingerprint, err = ca.Fingerprint(a.o.CA); err != nil {
+			return err
+		}
 	}
-	a.settleName(hosts)
+	if !named {
+		a.settleName(hosts)
+	}
 	if err := CheckName("host", a.o.Name); err != nil {
-		problems = append(problems, err.Error()+": give one with --name")
+		a.checks.add("name", "", err.Error()+": give one with --name")
 	}
 	c := candidate{
 		fleet: a.o.Fleet, ca: fingerprint, name: a.o.Name, engineID: m.info.ID,
@@ -198,22 +230,19 @@ func (a *adoption) check(ctx context.Context) error {
 	if over {
 		c.facts.Member = nil
 	}
-	problems = append(problems, checkHost(c)...)
-	problems = append(problems, why...)
-	a.fresh = over || m.facts.Member == nil
+	ours := m.facts.Member != nil && !foreign(m.facts.Member, a.o.Fleet, fingerprint)
+	a.checks = append(a.checks, judge(c)...)
+	a.checks.add("membership", "", why...)
+	a.checks = append(a.checks, checkMeans(m.facts, m.info.MemTotal, ours || over)...)
+	a.fresh, a.over = over || m.facts.Member == nil, over
 	asked := a.o.Address
 	if asked == "" && a.known != nil {
 		asked = a.known.Address
 	}
 	if a.address, err = ChooseAddress(ctx, asked, a.o.Endpoint, m.facts, false, net.DefaultResolver); err != nil {
-		problems = append(problems, err.Error())
-	}
-	if len(problems) > 0 {
-		return &Problems{Subject: a.subject(), List: problems}
-	}
-	a.say(StepPreflight, Done, "machine %s, Docker Engine %s, looked at", m.facts.Hostname, m.version.Version)
-	if over {
-		return a.takeOver(ctx)
+		a.checks.add("address", "", err.Error())
+	} else {
+		a.checks.add("address", "other hosts reach it at "+a.address)
 	}
 	return nil
 }
@@ -258,9 +287,6 @@ func (a *adoption) takeOver(ctx context.Context) error {
 // settleName gives a host that was named by nobody the name it has in the
 // fleet already.
 func (a *adoption) settleName(hosts []api.Host) {
-	if a.o.Name != HostName(a.machine.info.Name) {
-		return
-	}
 	for _, h := range hosts {
 		if h.EngineID != "" && h.EngineID == a.machine.info.ID {
 			a.o.Name = h.Name
@@ -276,7 +302,7 @@ func (a *adoption) current() bool {
 		m.Address == a.address && a.known.Address == a.address && a.known.Name == m.Name &&
 		(a.o.Endpoint == "" || a.known.Endpoint == a.o.Endpoint) &&
 		(len(a.o.Labels) == 0 || maps.Equal(a.o.Labels, a.known.Labels)) &&
-		a.known.State == "active"
+		a.known.State != record.HostRemoving
 }
 
 // credentials registers the host and puts its files on it, unless they are
@@ -290,6 +316,9 @@ func (a *adoption) credentials(ctx context.Context) (*identity, error) {
 	key, csr, err := ca.NewKey()
 	if err != nil {
 		return nil, err
+	}
+	if a.keyed != nil {
+		a.keyed(key)
 	}
 	if a.known == nil {
 		// Registering may have happened even when its answer is lost.
@@ -306,13 +335,13 @@ func (a *adoption) credentials(ctx context.Context) (*identity, error) {
 		labels = a.known.Labels
 	}
 	cred, err := a.o.Controller.RegisterHost(ctx, api.HostRequest{
-		Name: a.o.Name, Endpoint: a.o.Endpoint, Address: a.address, Labels: labels,
+		Name: a.o.Name, Endpoint: a.reachable(), Address: a.address, Labels: labels,
 		Routes: a.machine.facts.Routes, CSR: string(csr), EngineID: a.machine.info.ID,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("register host %s: %w", a.o.Name, err)
 	}
-	if !sameCA([]byte(cred.CA), a.o.CA) {
+	if a.o.pin == "" && !shareCA([]byte(cred.CA), a.o.CA) {
 		return nil, fmt.Errorf("register host %s: the controller shows another CA than this machine knows", a.o.Name)
 	}
 	a.say(StepRegister, Done, "host %s registered as %s", a.o.Name, cred.ID)
@@ -324,42 +353,28 @@ func (a *adoption) credentials(ctx context.Context) (*identity, error) {
 	return id, nil
 }
 
-// awaitReady waits until the controller reports the host ready.
-func (a *adoption) awaitReady(ctx context.Context) (api.Host, error) {
-	a.say(StepReady, Doing, "waiting for host %s to report", a.o.Name)
-	ctx, cancel := context.WithTimeout(ctx, a.o.Wait)
-	defer cancel()
-	t := time.NewTicker(100 * time.Millisecond)
-	defer t.Stop()
-	status := "not there"
-	for n := 0; ; n++ {
-		hosts, err := a.o.Controller.Hosts(ctx)
-		if err != nil && ctx.Err() == nil {
-			return api.Host{}, fmt.Errorf("wait for host %s: %w", a.o.Name, err)
-		}
-		if i := slices.IndexFunc(hosts, func(h api.Host) bool { return h.Name == a.o.Name }); i >= 0 {
-			status = hosts[i].Status
-			if status == "ready" || status == "cordoned" {
-				a.say(StepReady, Done, "host %s is %s at %s", a.o.Name, status, hosts[i].Address)
-				return hosts[i], nil
-			}
-		}
-		if n%10 == 9 {
-			if ended := ending(ctx, a.e, AgentContainer); ended != nil {
-				return api.Host{}, fmt.Errorf("wait for host %s: %w", a.o.Name, ended)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return api.Host{}, ctx.Err()
-			}
-			// Its own words say whether it reaches the controller.
-			words := lastWords(context.WithoutCancel(ctx), a.e, AgentContainer)
-			return api.Host{}, fmt.Errorf("wait for host %s: it is %s after %s; its agent says: %s", a.o.Name, status, a.o.Wait, words)
-		case <-t.C:
+// reachable is how the fleet's users reach the engine: not at all, as far as a
+// machine that joins by itself knows.
+func (a *adoption) reachable() string {
+	if a.o.pin != "" {
+		return ""
+	}
+	return a.o.Endpoint
+}
+
+// shareCA reports whether two bundles of PEM have a certificate in common:
+// while an authority is being rotated there are two.
+func shareCA(a, b []byte) bool {
+	seen := map[string]bool{}
+	for block, rest := pem.Decode(a); block != nil; block, rest = pem.Decode(rest) {
+		seen[string(block.Bytes)] = true
+	}
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if seen[string(block.Bytes)] {
+			return true
 		}
 	}
+	return false
 }
 
 // member is the machine's record of its adoption; never nil.

@@ -26,7 +26,7 @@ func agentSpec(fleet, host, socket, image, reference, identity string) client.Co
 		// Binds make the directories that a reboot empties; a mount does
 		// not, and the socket must be there.
 		Binds: []string{
-			hostconfig.Dir + ":" + hostconfig.Dir + ":ro",
+			hostconfig.Dir + ":" + hostconfig.Dir, // the agent renews its certificate
 			hostconfig.StateDir + ":" + hostconfig.StateDir,
 			hostconfig.RunDir + ":" + hostconfig.RunDir,
 		},
@@ -80,7 +80,7 @@ func (a *adoption) agent(ctx context.Context, id *identity) error {
 		what = "started again"
 	default:
 		if was != nil {
-			what = "made anew"
+			what, a.anew = "made anew", true
 			if err := stopContainer(ctx, a.e, AgentContainer, 10); err != nil {
 				return err
 			}
@@ -89,7 +89,7 @@ func (a *adoption) agent(ctx context.Context, id *identity) error {
 			}
 		}
 		_, err := a.e.ContainerCreate(ctx, want)
-		if was == nil && !errdefs.IsConflict(err) {
+		if was == nil && !a.upgrade && !errdefs.IsConflict(err) {
 			a.undo.add("agent", func(ctx context.Context) error {
 				_, err := removeContainer(ctx, a.e, AgentContainer)
 				return err

@@ -90,8 +90,23 @@ type candidate struct {
 
 // checkHost says what keeps a machine from becoming the host with the name.
 func checkHost(c candidate) []string {
-	var out []string
-	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	all := judge(c)
+	return all.problems()
+}
+
+// judge holds a machine against the fleet.
+func judge(c candidate) checks {
+	var out checks
+	name := "membership"
+	bad := false
+	add := func(format string, args ...any) { out.add(name, "", fmt.Sprintf(format, args...)); bad = true }
+	// begin ends a part with what is said when nothing spoke against it.
+	begin := func(next, fine string) {
+		if !bad && fine != "" {
+			out.add(name, fine)
+		}
+		name, bad = next, false
+	}
 	if m := c.facts.Member; foreign(m, c.fleet, c.ca) {
 		switch {
 		case m.Fleet != c.fleet:
@@ -100,6 +115,7 @@ func checkHost(c candidate) []string {
 			add("the machine is host %s of another fleet that is called %s as well (CA %.12s): take it out there first, or take it over with --force", m.Name, m.Fleet, m.CA)
 		}
 	}
+	begin("name", "it is in no other fleet")
 	for _, h := range c.hosts {
 		switch {
 		case h.Name == c.name && h.EngineID != "" && h.EngineID != c.engineID:
@@ -108,11 +124,13 @@ func checkHost(c candidate) []string {
 			add("the engine is in the fleet already, as host %s: take it out first, or use that name", h.Name)
 		}
 	}
+	begin("routes", c.name)
 	for _, pool := range c.pools {
 		for _, r := range clashes(pool, c.facts.Routes) {
 			add("the machine's route to %s meets the fleet's address pool %s: remove the route, or make a fleet with another pool", r, pool)
 		}
 	}
+	begin("clock", "no route meets the fleet's addresses")
 	if c.skewKnown {
 		// What was measured may be off by how long measuring took.
 		if off := c.skew.Abs() - c.within; off > maxSkew {
@@ -123,9 +141,11 @@ func checkHost(c candidate) []string {
 			add("the machine's clock is %s %s of the controller's: set it (at most %s will do)", c.skew.Abs().Round(time.Second), way, maxSkew)
 		}
 	}
+	begin("forwarding", "as the controller's, within "+maxSkew.String())
 	if !c.facts.IPForward {
 		add("the machine forwards no packets (net.ipv4.ip_forward=0), so its containers reach nobody: sysctl -w net.ipv4.ip_forward=1")
 	}
+	begin("", "packets are passed on")
 	return out
 }
 

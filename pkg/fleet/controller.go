@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,7 +99,10 @@ func (i *initiation) controller(ctx context.Context, f found) (*Profile, error) 
 			p.Access = map[string]Access{}
 		}
 		p.Access[""] = i.o.Access
-		p.Controllers = []string{controllerURL(*f.config)}
+		// Others may have been added since.
+		if url := controllerURL(*f.config); !slices.Contains(p.Controllers, url) {
+			p.Controllers = append(p.Controllers, url)
+		}
 		i.say(StepCertificate, Kept, "certificates of user %s are there", p.User)
 		return p, i.start(ctx, f, *f.config)
 	case f.config != nil:
@@ -174,10 +178,11 @@ func (i *initiation) create(ctx context.Context) (*Profile, error) {
 	if cfg.Name == "" {
 		cfg.Name = "controller"
 	}
-	cfg.SANs = []string{advertise, "localhost", "127.0.0.1", "::1", cfg.Name}
-	for _, a := range facts.Addresses {
-		if !bridgeOfEngine(a.Link) {
-			cfg.SANs = append(cfg.SANs, a.Address.Addr().String())
+	cfg.SANs = i.sans(advertise, cfg.Name)
+	cfg.Endpoint = i.o.Endpoint
+	if !i.o.ControllerOnly {
+		if cfg.Host = i.o.HostName; cfg.Host == "" {
+			cfg.Host = HostName(facts.Hostname)
 		}
 	}
 	p, files, sealed, err := i.makeCredentials(cfg)
@@ -189,38 +194,59 @@ func (i *initiation) create(ctx context.Context) (*Profile, error) {
 		return nil, err
 	}
 	i.say(StepCertificate, Done, "certificate authority made, user %s has a certificate", p.User)
+	if err := i.install(ctx, cfg, files, map[string]file{ca.SealedKeyFile: {sealed.Key, 0o600}}); err != nil {
+		return nil, err
+	}
+	i.say(StepController, Done, "controller started on %s", facts.Hostname)
+	return p, nil
+}
+
+// sans are the names and addresses in the certificate of a controller there.
+func (i *initiation) sans(advertise, name string) []string {
+	out := []string{advertise, "localhost", "127.0.0.1", "::1", name}
+	for _, a := range i.machine.facts.Addresses {
+		if !bridgeOfEngine(a.Link) {
+			out = append(out, a.Address.Addr().String())
+		}
+	}
+	return out
+}
+
+// install makes a controller's volumes and container, fills them and starts
+// it. config.json comes last: volumes without it are not complete.
+func (i *initiation) install(ctx context.Context, cfg controllerconfig.Config, files, data map[string]file, more ...func(context.Context) error) error {
 	for _, name := range []string{DataVolume, ConfigVolume} {
 		if _, err := i.e.VolumeCreate(ctx, client.VolumeCreateOptions{
 			Name: name, Labels: map[string]string{LabelFleet: i.o.Name, LabelSystem: SystemController},
 		}); err != nil {
-			return nil, fmt.Errorf("create volume %s: %w", name, err)
+			return fmt.Errorf("create volume %s: %w", name, err)
 		}
 	}
-	err = i.createContainer(ctx, cfg)
+	err := i.createContainer(ctx, cfg)
 	if !errdefs.IsConflict(err) {
 		// A container that somebody else has just made stays theirs.
 		i.undo.add("controller", func(ctx context.Context) error { return removeController(ctx, i.e) })
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	at := i.o.Now()
-	if err := put(ctx, i.e, ControllerContainer, controllerconfig.DataDir, map[string]file{ca.SealedKeyFile: {sealed.Key, 0o600}}, at); err != nil {
-		return nil, err
+	if err := put(ctx, i.e, ControllerContainer, controllerconfig.DataDir, data, at); err != nil {
+		return err
 	}
-	// config.json last: volumes without it are not complete.
+	for _, f := range more {
+		if err := f(ctx); err != nil {
+			return err
+		}
+	}
 	config := map[string]file{controllerconfig.File: files[controllerconfig.File]}
 	delete(files, controllerconfig.File)
 	for _, part := range []map[string]file{files, config} {
 		if err := put(ctx, i.e, ControllerContainer, controllerconfig.ConfigDir, part, at); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := i.startContainer(ctx); err != nil {
-		return nil, err
-	}
-	i.say(StepController, Done, "controller started on %s", facts.Hostname)
-	return p, nil
+	return i.startContainer(ctx)
 }
 
 // controllerFiles are those of the configuration directory.

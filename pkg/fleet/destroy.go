@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/moby/moby/client"
+
+	"clocker.io/clocker/pkg/api"
 )
 
 // Destroy takes a whole fleet away: its hosts, its controller with all state,
@@ -47,7 +50,14 @@ func (d *destruction) run(ctx context.Context) error {
 		}
 		d.o.Kit = k
 	}
+	others, err := d.controllers(ctx)
+	if err != nil {
+		return err
+	}
 	if err := d.allHosts(ctx, hosts); err != nil {
+		return err
+	}
+	if err := d.otherControllers(ctx, others); err != nil {
 		return err
 	}
 	if d.o.Engine != nil {
@@ -70,6 +80,89 @@ func (d *destruction) run(ctx context.Context) error {
 		return err
 	}
 	d.say(StepProfile, Done, "fleet %s is gone", name)
+	return nil
+}
+
+// controllers lists the fleet's further controllers, with the name by which the
+// profile knows their engines: those that the fleet lists, else those that this
+// machine remembers.
+func (d *destruction) controllers(ctx context.Context) (map[string]api.Controller, error) {
+	out := map[string]api.Controller{}
+	fellows, ok := d.o.Controller.(Fellows)
+	if !ok || d.o.Controller == nil {
+		for key, a := range d.o.Profile.Access {
+			if name, found := strings.CutPrefix(key, controllerAccess("")); found {
+				out[key] = api.Controller{Name: name, Endpoint: a.Endpoint}
+			}
+		}
+		return out, nil
+	}
+	all, err := fellows.FleetControllers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("remove fleet %s: %w", d.o.Profile.Name, err)
+	}
+	for _, c := range all {
+		key := controllerAccess(c.Name)
+		if _, known := d.o.Profile.Access[key]; !known {
+			key = c.Host
+		}
+		if key != "" {
+			out[key] = c
+		}
+	}
+	return out, nil
+}
+
+// otherControllers takes the further controllers away; the one on the fleet's
+// own engine comes last.
+func (d *destruction) otherControllers(ctx context.Context, all map[string]api.Controller) error {
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if err := d.otherController(ctx, key, all[key]); err != nil {
+			errs = append(errs, fmt.Errorf("remove controller %s: %w", all[key].Name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil && !d.o.Force {
+		return err
+	}
+	for _, err := range errs {
+		d.say(StepController, Note, "%v", err)
+	}
+	return nil
+}
+
+func (d *destruction) otherController(ctx context.Context, key string, c api.Controller) error {
+	if d.o.Engines == nil {
+		return ErrUnreachable
+	}
+	e, err := d.o.Engines(key, c.Endpoint)
+	if err != nil {
+		return err
+	}
+	if d.o.Engine != nil {
+		own, err := d.o.Engine.Info(ctx, client.InfoOptions{})
+		if err != nil {
+			return err
+		}
+		there, err := e.Info(ctx, client.InfoOptions{})
+		if err != nil {
+			return err
+		}
+		if own.Info.ID == there.Info.ID {
+			return nil // its turn comes
+		}
+	}
+	there, err := carries(ctx, e, d.o.Profile.Name, c.Name)
+	if err != nil || !there {
+		return err
+	}
+	if err := removeController(ctx, e); err != nil {
+		return err
+	}
+	if _, err := removeImages(ctx, e); err != nil {
+		return err
+	}
+	d.say(StepController, Done, "controller %s removed", c.Name)
 	return nil
 }
 
@@ -102,7 +195,7 @@ func (d *destruction) hosts(ctx context.Context) (map[string]string, error) {
 			return nil, fmt.Errorf("remove fleet %s: its controller does not answer: start it, or use --force", d.o.Profile.Name)
 		}
 		for name, a := range d.o.Profile.Access {
-			if name != "" {
+			if name != "" && !strings.HasPrefix(name, controllerAccess("")) {
 				out[name] = a.Endpoint
 			}
 		}

@@ -21,6 +21,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
+
+	"clocker.io/clocker/pkg/engine"
 )
 
 // file is one file that is put into a container.
@@ -177,6 +179,15 @@ func sweep(ctx context.Context, e *client.Client, now time.Time, all bool) error
 	})
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
+	}
+	if all {
+		shells, err := e.ContainerList(ctx, client.ContainerListOptions{
+			All: true, Filters: make(client.Filters).Add("label", LabelSystem+"="+engine.SystemShell),
+		})
+		if err != nil {
+			return fmt.Errorf("list containers: %w", err)
+		}
+		l.Items = append(l.Items, shells.Items...)
 	}
 	for _, c := range l.Items {
 		if all || now.Sub(time.Unix(c.Created, 0)) > sweepAge {

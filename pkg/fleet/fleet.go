@@ -66,6 +66,8 @@ const (
 	StepClean       Step = "clean"
 	StepProfile     Step = "profile"
 	StepUndo        Step = "undo"
+	StepMember      Step = "member"
+	StepSnapshot    Step = "snapshot"
 )
 
 // State says how far a step is.

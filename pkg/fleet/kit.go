@@ -61,24 +61,33 @@ func NewKit(b Build) (*Kit, error) {
 		}
 		b.Executable = own
 	}
-	img, err := image.New(b.Executable, tagOf(b.Version))
-	if err != nil {
-		return nil, err
-	}
-	k := &Kit{Version: b.Version, Image: img}
+	k := &Kit{Version: b.Version}
+	// The plugin is in the image too, so that a controller, which runs from
+	// it, can adopt hosts with the same kit.
+	var companions []image.Program
 	if k.plugin, k.pluginErr = findPlugin(b, os.Getenv); k.pluginErr == nil {
-		k.pluginErr = k.checkPlugin()
+		if k.pluginErr = k.checkPlugin(b.Executable); k.pluginErr == nil {
+			companions = []image.Program{{Name: PluginBinary, Path: k.plugin}}
+		}
+	}
+	var err error
+	if k.Image, err = image.New(b.Executable, tagOf(b.Version), companions...); err != nil {
+		return nil, err
 	}
 	return k, nil
 }
 
-func (k *Kit) checkPlugin() error {
+func (k *Kit) checkPlugin(executable string) error {
 	arch, err := image.Architecture(k.plugin)
 	if err != nil {
 		return fmt.Errorf("use plugin: %w", err)
 	}
-	if arch != k.Image.Arch() {
-		return fmt.Errorf("use plugin: %s is for %s, but this docker-clocker for %s: build both alike", k.plugin, arch, k.Image.Arch())
+	own, err := image.Architecture(executable)
+	if err != nil {
+		return err
+	}
+	if arch != own {
+		return fmt.Errorf("use plugin: %s is for %s, but this docker-clocker for %s: build both alike", k.plugin, arch, own)
 	}
 	k.pluginSum, err = sum(k.plugin)
 	return err

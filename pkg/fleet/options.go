@@ -60,7 +60,9 @@ type AddOptions struct {
 	Controller Controller
 	Fleet      string
 	CA         []byte
-	Engine     *client.Client
+	// pin is the CA's fingerprint where the CA itself is not known yet.
+	pin    string
+	Engine *client.Client
 	// Endpoint is what the fleet remembers of how the engine is reached.
 	Endpoint string
 	// Name is the host's name; empty means the engine's own.
@@ -94,6 +96,9 @@ type RemoveOptions struct {
 	// says why, and Force is needed.
 	Engine      *client.Client
 	Unreachable error
+	// Joined says that the host joined by itself, so that no engine is needed:
+	// what is on its machine is taken away there, by [LeaveHost].
+	Joined bool
 	// Force gives up a host that does not answer, disconnects containers
 	// that others attached to the fleet's networks, and lets the last host
 	// go.

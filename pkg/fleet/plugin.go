@@ -39,7 +39,7 @@ func (a *adoption) plugin(ctx context.Context, id *identity) error {
 		}
 	}
 	err = createPlugin(ctx, a.e, a.o.Kit)
-	if missing && !errdefs.IsConflict(err) {
+	if missing && !a.upgrade && !errdefs.IsConflict(err) {
 		// A plugin that somebody else has just made stays theirs.
 		a.undo.add("plugin", func(ctx context.Context) error { return removePlugin(ctx, a.e) })
 	}
@@ -75,6 +75,9 @@ func (a *adoption) plugin(ctx context.Context, id *identity) error {
 func (a *adoption) keepPlugin(ctx context.Context, id *identity, pluginID string, enabled bool) (bool, error) {
 	same := id.adopted != nil && id.adopted.PluginID == pluginID && id.adopted.PluginSum == a.o.Kit.pluginSum
 	var users []string
+	if !same && a.upgrade {
+		return false, nil
+	}
 	if !same {
 		ns, err := ownNetworks(ctx, a.e)
 		if err != nil {

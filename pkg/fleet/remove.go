@@ -75,6 +75,10 @@ func (r *removal) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if r.e == nil && r.o.Joined {
+		r.say(StepClean, Note, "what is on the machine of host %s stays until docker clocker host leave is given there", r.o.Name)
+		return nil
+	}
 	if r.e == nil {
 		r.say(StepClean, Note, "host %s is forgotten; what is on its machine stays there", r.o.Name)
 		return nil
@@ -85,7 +89,7 @@ func (r *removal) run(ctx context.Context) error {
 // known returns the host as the controller lists it, nil when it does not,
 // and refuses what cannot go without force.
 func (r *removal) known(ctx context.Context) (*api.Host, error) {
-	if r.e == nil && !r.o.Force {
+	if r.e == nil && !r.o.Force && !r.o.Joined {
 		why := r.o.Unreachable
 		if why == nil {
 			why = errors.New("no way to it is known")

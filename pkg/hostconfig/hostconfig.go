@@ -15,12 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
-
-	"clocker.io/clocker/pkg/store"
 )
 
 // Dir is where a host keeps its configuration, and StateDir where agent and
@@ -127,33 +121,4 @@ func (c *Config) tls(ca, cert, key string) (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
-}
-
-// EtcdClient connects to the fleet's etcd. It does not wait for an answer:
-// calls fail until etcd can be reached, and work from then on.
-func (c *Config) EtcdClient() (*clientv3.Client, error) {
-	cfg := clientv3.Config{
-		Endpoints:            c.Etcd,
-		DialTimeout:          3 * time.Second,
-		DialKeepAliveTime:    2 * time.Second,
-		DialKeepAliveTimeout: 2 * time.Second,
-		Logger:               zap.NewNop(),
-		DialOptions:          []grpc.DialOption{store.Redial()},
-	}
-	if len(c.Etcd) > 0 && c.Etcd[0][:min(5, len(c.Etcd[0]))] == "https" {
-		ca, cert, key := c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile
-		if ca == "" {
-			ca, cert, key = c.CAFile, c.CertFile, c.KeyFile
-		}
-		t, err := c.tls(ca, cert, key)
-		if err != nil {
-			return nil, err
-		}
-		cfg.TLS = t
-	}
-	cl, err := clientv3.New(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("connect etcd: %w", err)
-	}
-	return cl, nil
 }

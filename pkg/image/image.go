@@ -1,7 +1,8 @@
 // Package image makes the image that controller and agent run from, out of
-// docker-clocker's own executable, and loads it into engines: FROM scratch,
-// one layer, no registry and no build. The same executable makes the same
-// image, byte for byte, so an engine that has it is left alone.
+// docker-clocker's own executable and what it carries to hosts, and loads it
+// into engines: FROM scratch, one layer, no registry and no build. The same
+// programs make the same image, byte for byte, so an engine that has it is left
+// alone.
 //
 // It makes no image of anything else and keeps nothing on disk.
 //
@@ -57,10 +58,14 @@ type Image struct {
 	made  time.Time // always the epoch: the same input is the same image
 }
 
+// Program is a file that goes into an image under a name of its own.
+type Program struct{ Name, Path string }
+
 // New makes the image clocker.io/clocker:VERSION of an executable, which must
 // be a static one for Linux ([ErrExecutable] otherwise). An empty path is the
-// running program's own file.
-func New(path, version string) (*Image, error) {
+// running program's own file. Companions are further programs of the same
+// architecture, which lie beside the executable.
+func New(path, version string, companions ...Program) (*Image, error) {
 	if path == "" {
 		own, err := os.Executable()
 		if err != nil {
@@ -72,20 +77,30 @@ func New(path, version string) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make image: %w", err)
 	}
+	for _, c := range companions {
+		other, err := Architecture(c.Path)
+		if err != nil {
+			return nil, fmt.Errorf("make image: %w", err)
+		}
+		if other != arch {
+			return nil, fmt.Errorf("make image: %w: %s is for %s, %s for %s: build both alike", ErrArchitecture, c.Path, other, path, arch)
+		}
+	}
 	ref, err := name.NewTag(Repository+":"+version, name.StrictValidation)
 	if err != nil {
 		return nil, fmt.Errorf("make image: version %q is not a tag: %w", version, err)
 	}
 	i := &Image{ref: ref, arch: arch, label: version, made: time.Unix(0, 0).UTC()}
-	if err := i.assemble(path); err != nil {
+	if err := i.assemble(append([]Program{{Binary[1:], path}}, companions...)); err != nil {
 		return nil, fmt.Errorf("make image: %w", err)
 	}
 	return i, nil
 }
 
-func (i *Image) assemble(path string) error {
+// assemble makes the image of the programs, the executable first.
+func (i *Image) assemble(programs []Program) error {
 	var content bytes.Buffer
-	if err := i.writeLayer(&content, path); err != nil {
+	if err := i.writeLayer(&content, programs); err != nil {
 		return err
 	}
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
@@ -122,9 +137,9 @@ func (i *Image) assemble(path string) error {
 	return err
 }
 
-// writeLayer writes the only layer: the directories and the executable, owned
-// by root, without times.
-func (i *Image) writeLayer(w io.Writer, path string) error {
+// writeLayer writes the only layer: the directories and the programs, owned by
+// root, without times.
+func (i *Image) writeLayer(w io.Writer, programs []Program) error {
 	tw := tar.NewWriter(w)
 	for _, d := range directories {
 		mode := int64(0o755)
@@ -135,7 +150,16 @@ func (i *Image) writeLayer(w io.Writer, path string) error {
 			return err
 		}
 	}
-	f, err := os.Open(path)
+	for _, p := range programs {
+		if err := i.writeProgram(tw, p); err != nil {
+			return err
+		}
+	}
+	return tw.Close()
+}
+
+func (i *Image) writeProgram(tw *tar.Writer, p Program) error {
+	f, err := os.Open(p.Path)
 	if err != nil {
 		return err
 	}
@@ -145,14 +169,14 @@ func (i *Image) writeLayer(w io.Writer, path string) error {
 		return err
 	}
 	if err := tw.WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: Binary[1:], Mode: 0o755, Size: st.Size(), ModTime: i.made, Format: tar.FormatPAX,
+		Typeflag: tar.TypeReg, Name: p.Name, Mode: 0o755, Size: st.Size(), ModTime: i.made, Format: tar.FormatPAX,
 	}); err != nil {
 		return err
 	}
 	if _, err := io.Copy(tw, f); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+		return fmt.Errorf("read %s: %w", p.Path, err)
 	}
-	return tw.Close()
+	return nil
 }
 
 // Reference is the image's name with its tag.

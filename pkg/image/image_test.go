@@ -112,6 +112,31 @@ func TestImageHoldsTheExecutableAndPlacesToMountOn(t *testing.T) {
 	}
 }
 
+func TestCompanionsLieBesideTheExecutable(t *testing.T) {
+	exe := build(t, idle)
+	plain, err := New(exe, "1")
+	assert.NilError(t, err)
+	with, err := New(exe, "1", Program{Name: "other", Path: build(t, "package main\nfunc main() { println() }\n")})
+	assert.NilError(t, err)
+	assert.Assert(t, plain.ID() != with.ID())
+	layers, err := with.img.Layers()
+	assert.NilError(t, err)
+	r, err := layers[0].Uncompressed()
+	assert.NilError(t, err)
+	names := map[string]bool{}
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		assert.NilError(t, err)
+		names[h.Name] = h.Mode == 0o755
+	}
+	assert.Assert(t, names["docker-clocker"] && names["other"])
+	_, err = New(exe, "1", Program{Name: "other", Path: filepath.Join(t.TempDir(), "none")})
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
 func TestOnlyAStaticLinuxExecutableBecomesAnImage(t *testing.T) {
 	write := func(name string, content []byte) string {
 		path := filepath.Join(t.TempDir(), name)

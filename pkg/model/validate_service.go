@@ -45,6 +45,8 @@ func (c *checker) service(e *Entity) {
 	c.attachments(e)
 	c.healthcheck(e)
 	c.labels(e)
+	c.resources(e)
+	c.placement(e)
 }
 
 func (c *checker) env(e *Entity) {

@@ -113,15 +113,3 @@ func TestPlaceProperties(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkPlace1000Hosts10000Replicas(b *testing.B) {
-	hs := hosts(1000)
-	rs := make([]Request, 10000)
-	for i := range rs {
-		rs[i] = Request{App: "a", Service: fmt.Sprint("s", i%10), Slot: i / 10}
-	}
-	for b.Loop() {
-		Place(hs, rs)
-	}
-	b.ReportMetric(float64(len(rs))*float64(b.N)/b.Elapsed().Seconds(), "placements/s")
-}

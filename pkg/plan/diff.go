@@ -20,9 +20,12 @@ type Difference struct {
 // Missing is a replica that needs a host.
 type Missing struct {
 	Template
-	// Replaces is the obsolete assignment of the same replica, or nil.
+	// Replaces is the obsolete assignment of the same replica, or nil; that of
+	// the one which runs on until its successor is up when the replica moves.
 	Replaces *record.Assignment
 	Cause    string
+	// Avoid names hosts, by id, that a replica which moves must not end on.
+	Avoid []string
 }
 
 type slotKey struct {
@@ -44,7 +47,7 @@ func Diff(templates []Template, release int, assignments []record.Assignment) Di
 		k := slotKey{t.Service, t.Slot}
 		best := -1
 		for i, a := range byslot[k] {
-			if a.Hash == t.Hash && (best < 0 || a.Release == release) {
+			if a.Hash == t.Hash && (best < 0 || preferred(a, byslot[k][best], release, byslot[k])) {
 				best = i
 			}
 		}
@@ -65,6 +68,15 @@ func Diff(templates []Template, release int, assignments []record.Assignment) Di
 	}
 	d.Obsolete = sorted(d.Obsolete)
 	return d
+}
+
+// preferred reports whether a is kept rather than b: what runs before what is
+// to succeed it elsewhere, then what was made for the release.
+func preferred(a, b record.Assignment, release int, all []record.Assignment) bool {
+	if x, y := successor(a, all), successor(b, all); x != y {
+		return y
+	}
+	return a.Release == release
 }
 
 // change says in a few words what differs.

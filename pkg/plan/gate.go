@@ -52,7 +52,7 @@ func (n *next) gate(a *record.Assignment) (waits, problem string) {
 // there, on a host that can still take it away.
 func (n *next) predecessor(a record.Assignment) string {
 	for _, o := range n.Observed {
-		if o.Task != a.Task && o.Service == a.Service && o.Slot == a.Slot && n.HostUp[o.Host] && o.Container != "" {
+		if o.Task != a.Task && o.Task != a.Replaces && o.Service == a.Service && o.Slot == a.Slot && n.HostUp[o.Host] && o.Container != "" {
 			return "the former " + a.Container.Name
 		}
 	}

@@ -29,6 +29,13 @@ type Snapshot struct {
 	// gives their names.
 	HostUp map[string]bool
 	Hosts  map[string]string
+	// HostLost says which hosts' work is replaced elsewhere, by id. Leaving
+	// gives for hosts whose work moves away the cause, "drain" or "remove".
+	HostLost map[string]bool
+	Leaving  map[string]string
+	// Resting names replicas whose last move failed a short while ago, as
+	// [MoveKey] does; they are not moved for now.
+	Resting map[string]bool
 	// Now is the time of the decision.
 	Now time.Time
 	// NetworkUses counts the hosts that still have a network of this
@@ -55,6 +62,15 @@ type Decision struct {
 	RemoveNetworks, Finished bool
 	// Waiting says for each task that does not run yet what it waits for.
 	Waiting map[string]string
+	// Moves are replicas to place elsewhere although they run.
+	Moves []Move
+	// Abandoned are successors among Remove that did not come up, with why.
+	Abandoned []Abandoned
+	// Blocked says of tasks on hosts that work leaves why they cannot.
+	Blocked map[string]string
+	// Again is how soon to decide again though nothing has changed; 0 means no
+	// sooner than anyway.
+	Again time.Duration
 }
 
 // Next decides what to do with an application.
@@ -266,11 +282,21 @@ func (n *next) complete() bool {
 // with a host or a failed deploy come back, and stop, start and restart reach
 // the tasks.
 func (n *next) steady() {
-	n.diff = Diff(n.Templates, n.App.Release, n.Assignments)
-	n.d.Remove = n.diff.Obsolete
+	m := n.sort()
+	n.diff = Diff(n.Templates, n.App.Release, m.current)
+	n.d.Remove = append(n.diff.Obsolete, m.lost...)
 	n.d.Missing = n.diff.Missing
-	n.d.Forget = n.orphans(n.diff.Keep)
-	n.release(n.diff.Keep)
+	n.d.Forget = n.orphans(append(m.all(), n.diff.Keep...))
+	going := n.finish(m)
+	n.release(slices.DeleteFunc(slices.Clone(n.diff.Keep), func(a record.Assignment) bool { return going[a.Task] }))
+	n.move(m)
+}
+
+// Wanted compares the current release with the assignments that count: those of
+// lost hosts, and successors of replicas that move, are left out.
+func Wanted(s Snapshot) Difference {
+	n := &next{Snapshot: s}
+	return Diff(s.Templates, s.App.Release, n.sort().current)
 }
 
 func (n *next) stopped(service string) bool {

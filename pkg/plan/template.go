@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"clocker.io/clocker/pkg/model"
@@ -21,15 +22,30 @@ type Template struct {
 	Hash string
 	// Host pins to a host by name; empty means any.
 	Host string
+	// Entity is the service that the replica is of, Parent the plan id of the
+	// entity above it; empty where there is none.
+	Entity *model.Entity
+	Parent string
 }
 
 // Templates lists every replica of a release, services in file order.
 func Templates(fleet string, r *record.Release) []Template {
 	var out []Template
+	parents := map[*model.Entity]string{}
+	r.Application.Walk(func(parent, e *model.Entity) {
+		if parent != nil {
+			parents[e] = parent.ID
+		}
+	})
 	for _, e := range r.Application.Services() {
 		for slot := 1; slot <= e.Service.Replicas; slot++ {
-			t := Template{Service: e.ID, Slot: slot, Spec: containerSpec(fleet, r, e, slot), Host: pinnedHost(r.Application, e)}
+			t := Template{
+				Service: e.ID, Slot: slot, Spec: containerSpec(fleet, r, e, slot), Host: pinnedHost(r.Application, e),
+				Entity: e, Parent: parents[e],
+			}
 			t.Hash = hashOf(e, t.Spec)
+			// Not in the hash: it says nothing that the mounts do not.
+			t.Spec.Fenced = slices.ContainsFunc(t.Spec.Mounts, writes)
 			out = append(out, t)
 		}
 	}
@@ -54,6 +70,8 @@ func containerSpec(fleet string, r *record.Release, e *model.Entity, slot int) r
 		Restart:         s.Restart,
 		Health:          s.Healthcheck,
 		StopGracePeriod: s.StopGracePeriod,
+		Resources:       s.Resources,
+		Platform:        s.Placement.Platform,
 		Labels:          map[string]string{},
 	}
 	if r.Application.Dialect == "blueprint" {

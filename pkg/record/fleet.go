@@ -110,7 +110,14 @@ type User struct {
 	// are of those that still hold (hexadecimal).
 	Until         time.Time `json:"until,omitzero"`
 	SerialNumbers []string  `json:"serialNumbers,omitempty"`
+	// RemovedAt is when the user's rights were taken away last: certificates
+	// from before are refused for ever.
+	RemovedAt time.Time `json:"removedAt,omitzero"`
 }
+
+// Active reports whether the user has rights: a record of one who has none is
+// kept for as long as the certificates could be shown.
+func (u User) Active() bool { return u.Role != "" }
 
 // Token lets its bearer join once: as a host, or as a user. It is kept at
 // tokens/<id> on a lease that ends with it; the secret itself is not stored.
@@ -239,8 +246,19 @@ type Machine struct {
 	// Handle is the provider's own name for it; empty until it has one.
 	Handle   string `json:"handle,omitempty"`
 	Endpoint string `json:"endpoint,omitempty"`
-	// Host is the id of the host it became.
+	// Host is the id of the host it became; Name the name it is given, empty
+	// for the engine's own.
 	Host string `json:"host,omitempty"`
+	Name string `json:"name,omitempty"`
+	// Offer is what the provider was asked for, as it names it.
+	Offer string `json:"offer,omitempty"`
+	// For is the "app/service" whose placement was refused when it was asked
+	// for; empty when it was for room.
+	For string `json:"for,omitempty"`
+	// Leave says why it goes; empty while it is wanted. Ordered means that a
+	// user said so, and that nothing takes it back.
+	Leave   string `json:"leave,omitempty"`
+	Ordered bool   `json:"ordered,omitempty"`
 	// State is one of the Machine constants; Since when it began.
 	State string    `json:"state"`
 	Since time.Time `json:"since"`

@@ -175,6 +175,10 @@ type Assignment struct {
 	// Cause says why the task was placed anew: "drain", "rebalance", "lost";
 	// empty for a deploy.
 	Cause string `json:"cause,omitempty"`
+	// LeftAt is when it came into phase "leave".
+	LeftAt time.Time `json:"leftAt,omitzero"`
+	// Reason says in a few words why it was placed on this host.
+	Reason string `json:"reason,omitempty"`
 }
 
 // The phases of an assignment.
@@ -182,6 +186,9 @@ const (
 	PhasePrepare = "prepare" // image is there, host ports are free; nothing made
 	PhaseRun     = "run"
 	PhaseStop    = "stop" // container kept, not running
+	// PhaseLeave is that of a replica whose successor is up: it runs on for a
+	// moment, but has no names any more, so that nobody new comes.
+	PhaseLeave = "leave"
 )
 
 // ContainerSpec is what the engine is asked for. Its hash tells whether a
@@ -203,6 +210,8 @@ type ContainerSpec struct {
 	ExtraHosts      []string        `json:"extraHosts,omitempty"`
 	StopGracePeriod time.Duration   `json:"stopGracePeriod,omitempty"`
 	Resources       model.Resources `json:"resources,omitzero"`
+	// Platform is "os/arch[/variant]"; empty means the engine's own.
+	Platform string `json:"platform,omitempty"`
 	// Fenced means that the container writes to something that another host
 	// may be given: the agent stops it when it cannot renew its lease in time.
 	Fenced bool `json:"fenced,omitempty"`

@@ -198,6 +198,10 @@ func (k Keys) Event(id string) string { return k.Events() + id }
 // Election is the prefix under which controllers elect their leader.
 func (k Keys) Election() string { return k.prefix + "elect/leader" }
 
+// Term is written by each new leader before it decides anything: who has seen
+// that write has seen all that former leaders wrote.
+func (k Keys) Term() string { return k.prefix + "elect/term" }
+
 // HostUsage holds a [record.HostUsage], written by the host's agent.
 func (k Keys) HostUsage(id string) string { return k.prefix + "hosts/" + id + "/usage" }
 
@@ -206,6 +210,10 @@ func (k Keys) HostHealth(id string) string { return k.prefix + "hosts/" + id + "
 
 // HostMembership holds a [record.Membership], written by the leader.
 func (k Keys) HostMembership(id string) string { return k.prefix + "hosts/" + id + "/membership" }
+
+// HostRestored holds a [record.Restored] while the host has not settled with a
+// restored etcd: written before etcd serves, kept by the host's agent.
+func (k Keys) HostRestored(id string) string { return k.prefix + "hosts/" + id + "/restored" }
 
 // Controllers is the prefix of the fleet's controllers.
 func (k Keys) Controllers() string { return k.prefix + "controllers/" }

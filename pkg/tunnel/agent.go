@@ -26,8 +26,10 @@ const upgrade = "clocker-tunnel"
 type Agent struct {
 	// Controllers are URLs: https://address:port.
 	Controllers []string
-	// TLS has the host's certificate and the fleet's CA.
-	TLS *tls.Config
+	// TLS has the host's certificate and the fleet's CA. Config, when it is not
+	// nil, gives what they are by now, for each connection.
+	TLS    *tls.Config
+	Config func() (*tls.Config, error)
 	// Handler answers what controllers ask.
 	Handler http.Handler
 	Log     *slog.Logger
@@ -102,7 +104,13 @@ func (a *Agent) dial(ctx context.Context, controller string) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	cfg := a.TLS.Clone()
+	cfg := a.TLS
+	if a.Config != nil {
+		if cfg, err = a.Config(); err != nil {
+			return nil, fmt.Errorf("dial controller: %w", err)
+		}
+	}
+	cfg = cfg.Clone()
 	cfg.NextProtos = []string{"http/1.1"} // HTTP/2 has no upgrades
 	d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 15 * time.Second}, Config: cfg}
 	conn, err := d.DialContext(ctx, "tcp", u.Host)

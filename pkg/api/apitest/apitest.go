@@ -8,6 +8,7 @@ package apitest
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -58,12 +59,33 @@ func (f *Fleet) Serve(h http.Handler) *httptest.Server {
 	assert.NilError(f.t, err)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(f.CA)
+	pair.Certificate = append(pair.Certificate, authorityDER(f.CA))
 	s := httptest.NewUnstartedServer(h)
 	s.TLS = &tls.Config{
 		Certificates: []tls.Certificate{pair}, ClientCAs: pool,
-		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+		ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS13,
 	}
 	s.StartTLS()
 	f.t.Cleanup(s.Close)
 	return s
+}
+
+// Authority is the fleet's own, for certificates of others than its user.
+func (f *Fleet) Authority() *ca.Authority { return f.authority }
+
+// As is the configuration of the bearer of a certificate of the fleet.
+func (f *Fleet) As(issue func(csr []byte) ([]byte, error)) *tls.Config {
+	f.t.Helper()
+	key, csr, err := ca.NewKey()
+	assert.NilError(f.t, err)
+	cert, err := issue(csr)
+	assert.NilError(f.t, err)
+	pair, err := tls.X509KeyPair(cert, key)
+	assert.NilError(f.t, err)
+	return &tls.Config{RootCAs: f.authority.Pool(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}
+}
+
+func authorityDER(text []byte) []byte {
+	b, _ := pem.Decode(text)
+	return b.Bytes
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/docker/cli/cli/context/store"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
+	"golang.org/x/crypto/ssh"
 )
 
 // MinAPIVersion is the oldest engine API that is spoken: Docker 20.10's.
@@ -53,6 +54,12 @@ type Options struct {
 	// CLOCKER_SSH_IDENTITY, else ssh-agent, ~/.ssh/config's IdentityFile and
 	// ~/.ssh/id_*.
 	Identity string
+	// HostKey, when not nil, is the only SSH host key that is accepted: no
+	// known_hosts is read.
+	HostKey ssh.PublicKey
+	// Signers, when there are any, are the only keys that are offered, and
+	// ~/.ssh/config is not read.
+	Signers []ssh.Signer
 	// Contexts may be nil: then contexts are refused, and an empty endpoint
 	// is DOCKER_HOST or the local socket.
 	Contexts Contexts

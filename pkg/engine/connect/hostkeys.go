@@ -20,6 +20,7 @@ type hostKeys struct {
 	files   []string // those that are there
 	advised string   // the file to tell the user to add to
 	verify  ssh.HostKeyCallback
+	only    ssh.PublicKey // what must be shown; nil leaves it to the files
 
 	// mu guards the following fields, what the last refusal was about.
 	mu      sync.Mutex
@@ -28,6 +29,9 @@ type hostKeys struct {
 }
 
 func loadHostKeys(name string, t sshTarget, o Options) (*hostKeys, *Error) {
+	if o.HostKey != nil {
+		return &hostKeys{target: t, only: o.HostKey, verify: ssh.FixedHostKey(o.HostKey)}, nil
+	}
 	var files []string
 	switch {
 	case o.KnownHosts != "":
@@ -66,6 +70,9 @@ func (h *hostKeys) check(address string, remote net.Addr, key ssh.PublicKey) err
 // algorithms are those of the keys known for the target: a server with
 // several keys must show one that is known. Nil, when none is, means any.
 func (h *hostKeys) algorithms() []string {
+	if h.only != nil {
+		return algorithmsOf(h.only)
+	}
 	// A key that nobody has brings out what the file holds.
 	probe, err := ssh.NewPublicKey(ed25519.PublicKey(make([]byte, ed25519.PublicKeySize)))
 	if err != nil {
@@ -78,14 +85,17 @@ func (h *hostKeys) algorithms() []string {
 	}
 	var out []string
 	for _, k := range mismatch.Want {
-		switch t := k.Key.Type(); t {
-		case ssh.KeyAlgoRSA:
-			out = append(out, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
-		default:
-			out = append(out, t)
-		}
+		out = append(out, algorithmsOf(k.Key)...)
 	}
 	return out
+}
+
+// algorithmsOf are the signatures that a server can make with a key.
+func algorithmsOf(key ssh.PublicKey) []string {
+	if t := key.Type(); t != ssh.KeyAlgoRSA {
+		return []string{t}
+	}
+	return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 }
 
 // refusal explains the last key that was refused; nil when none was.
@@ -103,6 +113,13 @@ func (h *hostKeys) refusal(name string) *Error {
 	var mismatch *knownhosts.KeyError
 	var revoked *knownhosts.RevokedError
 	switch {
+	case h.only != nil:
+		return &Error{
+			Kind: HostKeyChanged, Endpoint: name,
+			Text: fmt.Sprintf("the SSH server shows the %s, but the %s key %s is what it must have: the machine was made anew, or somebody is in between",
+				shown, h.only.Type(), ssh.FingerprintSHA256(h.only)),
+			Remedy: "if it was made anew, give its new host key",
+		}
 	case errors.As(h.refused, &revoked):
 		return &Error{
 			Kind: HostKeyChanged, Endpoint: name,

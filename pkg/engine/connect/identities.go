@@ -20,6 +20,7 @@ type identities struct {
 	named  string // --ssh-identity
 	socket string // the agent's
 	home   string
+	given  []ssh.Signer // the only ones offered, when there are any
 
 	// mu guards the following fields.
 	mu    sync.Mutex
@@ -29,13 +30,19 @@ type identities struct {
 }
 
 func newIdentities(t sshTarget, o Options) *identities {
-	return &identities{target: t, named: o.Identity, socket: o.Getenv("SSH_AUTH_SOCK"), home: o.Home}
+	return &identities{target: t, named: o.Identity, socket: o.Getenv("SSH_AUTH_SOCK"), home: o.Home, given: o.Signers}
 }
 
 func (i *identities) signers() ([]ssh.Signer, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.notes = nil
+	if len(i.given) > 0 {
+		for _, s := range i.given {
+			i.notes = append(i.notes, s.PublicKey().Type()+" key "+ssh.FingerprintSHA256(s.PublicKey()))
+		}
+		return i.given, nil
+	}
 	files := i.target.identityFiles
 	if i.named != "" {
 		files = []string{i.named}

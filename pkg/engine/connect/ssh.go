@@ -37,6 +37,32 @@ type sshDialer struct {
 // sshTransport reaches an engine's socket over SSH; u.Path may name a socket
 // other than the usual one.
 func sshTransport(name string, u *url.URL, o Options) (*transport, *Error) {
+	d, problem := newSSHDialer(name, u, o)
+	if problem != nil {
+		return nil, problem
+	}
+	return &transport{
+		// The URL only says "http, without a proxy": dial decides where to.
+		url: "unix://" + DefaultSocket, host: d.target.host, close: d.close,
+		dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, problem := d.dial(ctx)
+			if problem != nil {
+				return nil, problem
+			}
+			return c, nil
+		},
+		check: func(ctx context.Context) *Error {
+			c, problem := d.dial(ctx)
+			if problem != nil {
+				return problem
+			}
+			_ = c.Close() // nothing was sent
+			return nil
+		},
+	}, nil
+}
+
+func newSSHDialer(name string, u *url.URL, o Options) (*sshDialer, *Error) {
 	target, problem := readSSHConfig(name, u, o)
 	if problem != nil {
 		return nil, problem
@@ -57,25 +83,7 @@ func sshTransport(name string, u *url.URL, o Options) (*transport, *Error) {
 		ClientVersion:     "SSH-2.0-clocker",
 		Timeout:           o.Timeout,
 	}
-	return &transport{
-		// The URL only says "http, without a proxy": dial decides where to.
-		url: "unix://" + DefaultSocket, host: target.host, close: d.close,
-		dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			c, problem := d.dial(ctx)
-			if problem != nil {
-				return nil, problem
-			}
-			return c, nil
-		},
-		check: func(ctx context.Context) *Error {
-			c, problem := d.dial(ctx)
-			if problem != nil {
-				return problem
-			}
-			_ = c.Close() // nothing was sent
-			return nil
-		},
-	}, nil
+	return d, nil
 }
 
 func (d *sshDialer) dial(ctx context.Context) (net.Conn, *Error) {

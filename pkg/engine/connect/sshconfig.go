@@ -37,7 +37,11 @@ func (t sshTarget) command() string {
 // says wins.
 func readSSHConfig(name string, u *url.URL, o Options) (sshTarget, *Error) {
 	t := sshTarget{alias: u.Hostname(), host: u.Hostname(), port: u.Port(), user: u.User.Username()}
-	cfg, err := userSSHConfig(o.Home)
+	var cfg *ssh_config.Config
+	var err error
+	if len(o.Signers) == 0 {
+		cfg, err = userSSHConfig(o.Home)
+	}
 	if err != nil && o.Identity == "" {
 		return t, &Error{
 			Kind: Credentials, Endpoint: name, Err: err,

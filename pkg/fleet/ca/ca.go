@@ -8,14 +8,16 @@
 // to a network.
 //
 // Who somebody is stands in the certificate: users have CN = user name and
-// O = "clocker:admin", hosts CN = "host-<id>" and O = "clocker:host". etcd
-// takes the CN as its user, so the names that mean something to it cannot be
-// issued to a user.
+// O = "clocker:user", or "clocker:admin" when made by init, hosts CN =
+// "host-<id>" and O = "clocker:host". What a user may do stands in the fleet's
+// records. etcd takes the CN as its user, so the names that mean something to
+// it cannot be issued to a user.
 //
 // Design page: docs/design/security.md.
 package ca
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -35,6 +37,7 @@ import (
 // The organisations (O) that say what a certificate's bearer is.
 const (
 	OrgAdmin      = "clocker:admin"
+	OrgUser       = "clocker:user"
 	OrgHost       = "clocker:host"
 	OrgController = "clocker:controller"
 )
@@ -47,8 +50,7 @@ const (
 	hostPrefix           = "host-"
 )
 
-// How long certificates hold. Hosts, users and controllers are not renewed
-// by themselves yet: adding a host again and init again give new ones.
+// How long certificates hold. Each is renewed by its bearer long before.
 const (
 	AuthorityLifetime   = 10 * 365 * 24 * time.Hour
 	CertificateLifetime = 90 * 24 * time.Hour
@@ -56,7 +58,9 @@ const (
 	// signs itself a new certificate, one that is away cannot.
 	ControllerLifetime = 365 * 24 * time.Hour
 	// backdate covers clocks that differ between machines.
-	backdate = 5 * time.Minute
+	backdate = Backdate
+	// Backdate is how long before it is made a certificate begins to hold.
+	Backdate = 5 * time.Minute
 )
 
 // ErrName means that a certificate was asked for under a name that cannot be
@@ -70,8 +74,11 @@ var ErrRequest = errors.New("unusable certificate request")
 // Authority signs a fleet's certificates. It is safe for concurrent use.
 type Authority struct {
 	cert *x509.Certificate // never nil
+	also []byte            // certificates trusted beside it, as PEM
 	key  *ecdsa.PrivateKey // never nil; belongs to cert
 	now  func() time.Time  // never nil
+	// lives are set before anything is signed.
+	lives Lifetimes
 }
 
 // Create makes a new authority for the named fleet. now may be nil for the
@@ -113,12 +120,24 @@ func Create(fleet string, now func() time.Time) (*Authority, error) {
 // Certificate returns the root as PEM.
 func (a *Authority) Certificate() []byte { return encodeCert(a.cert.Raw) }
 
-// Pool returns a pool that trusts this authority alone.
+// Bundle returns every certificate that the fleet trusts as PEM, the one that
+// signs first.
+func (a *Authority) Bundle() []byte { return append(a.Certificate(), a.also...) }
+
+// Pool returns a pool that trusts what the fleet trusts.
 func (a *Authority) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
-	p.AddCert(a.cert)
+	p.AppendCertsFromPEM(a.Bundle())
 	return p
 }
+
+// Lifetimes of what this authority signs, where they differ from the usual.
+// They are for tests; 0 means the usual.
+type Lifetimes struct{ Host, User, Controller time.Duration }
+
+// SetLifetimes changes how long certificates hold. It is called before anything
+// is signed.
+func (a *Authority) SetLifetimes(l Lifetimes) { a.lives = l }
 
 var (
 	userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
@@ -128,15 +147,34 @@ var (
 // HostCommonName is the CN, and so the etcd user, of the host with the id.
 func HostCommonName(id string) string { return hostPrefix + id }
 
-// IssueUser signs a client certificate for a user: CN = name,
+// IssueUser signs a client certificate for the fleet's first user: CN = name,
 // O = "clocker:admin". Names that mean something to etcd ("root",
 // "controller", "host-...") are refused with [ErrName].
 func (a *Authority) IssueUser(csr []byte, name string) ([]byte, error) {
+	return a.issueUser(csr, name, OrgAdmin)
+}
+
+// IssueMember signs a client certificate for a user whose rights stand in the
+// fleet's records: CN = name, O = "clocker:user". It refuses the names that
+// [Authority.IssueUser] refuses.
+func (a *Authority) IssueMember(csr []byte, name string) ([]byte, error) {
+	return a.issueUser(csr, name, OrgUser)
+}
+
+// CheckUserName refuses names that no user can have with [ErrName].
+func CheckUserName(name string) error {
 	low := strings.ToLower(name)
 	if !userName.MatchString(name) || low == CommonNameRoot || low == CommonNameController || strings.HasPrefix(low, hostPrefix) {
-		return nil, fmt.Errorf("issue user certificate: %q: %w", name, ErrName)
+		return fmt.Errorf("%q: %w", name, ErrName)
 	}
-	c, err := a.issue(csr, pkix.Name{CommonName: name, Organization: []string{OrgAdmin}}, nil, CertificateLifetime,
+	return nil
+}
+
+func (a *Authority) issueUser(csr []byte, name, org string) ([]byte, error) {
+	if err := CheckUserName(name); err != nil {
+		return nil, fmt.Errorf("issue user certificate: %w", err)
+	}
+	c, err := a.issue(csr, pkix.Name{CommonName: name, Organization: []string{org}}, nil, cmp.Or(a.lives.User, CertificateLifetime),
 		x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return nil, fmt.Errorf("issue user certificate: %w", err)
@@ -151,7 +189,7 @@ func (a *Authority) IssueHost(csr []byte, id string, sans []string) ([]byte, err
 	if !hostID.MatchString(id) {
 		return nil, fmt.Errorf("issue host certificate: %q: %w", id, ErrName)
 	}
-	c, err := a.issue(csr, pkix.Name{CommonName: HostCommonName(id), Organization: []string{OrgHost}}, sans, CertificateLifetime,
+	c, err := a.issue(csr, pkix.Name{CommonName: HostCommonName(id), Organization: []string{OrgHost}}, sans, cmp.Or(a.lives.Host, CertificateLifetime),
 		x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return nil, fmt.Errorf("issue host certificate: %w", err)
@@ -162,7 +200,7 @@ func (a *Authority) IssueHost(csr []byte, id string, sans []string) ([]byte, err
 // IssueController signs the certificate a controller shows to its callers
 // and to its fellows, with addresses and names as SANs.
 func (a *Authority) IssueController(csr []byte, sans []string) ([]byte, error) {
-	c, err := a.issue(csr, pkix.Name{CommonName: CommonNameController, Organization: []string{OrgController}}, sans, ControllerLifetime,
+	c, err := a.issue(csr, pkix.Name{CommonName: CommonNameController, Organization: []string{OrgController}}, sans, cmp.Or(a.lives.Controller, ControllerLifetime),
 		x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return nil, fmt.Errorf("issue controller certificate: %w", err)
@@ -173,7 +211,7 @@ func (a *Authority) IssueController(csr []byte, sans []string) ([]byte, error) {
 // IssueRoot signs the client certificate with which a controller is etcd's
 // superuser: CN = "root".
 func (a *Authority) IssueRoot(csr []byte) ([]byte, error) {
-	c, err := a.issue(csr, pkix.Name{CommonName: CommonNameRoot, Organization: []string{OrgController}}, nil, ControllerLifetime,
+	c, err := a.issue(csr, pkix.Name{CommonName: CommonNameRoot, Organization: []string{OrgController}}, nil, cmp.Or(a.lives.Controller, ControllerLifetime),
 		x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return nil, fmt.Errorf("issue root certificate: %w", err)
@@ -210,6 +248,16 @@ func (a *Authority) issue(csr []byte, subject pkix.Name, sans []string, life tim
 		return nil, err
 	}
 	return encodeCert(der), nil
+}
+
+// RequestKey returns the public key of a certificate request in DER form; the
+// error matches [ErrRequest] when the request cannot be signed.
+func RequestKey(csr []byte) ([]byte, error) {
+	pub, err := requestKey(csr)
+	if err != nil {
+		return nil, err
+	}
+	return x509.MarshalPKIXPublicKey(pub)
 }
 
 // requestKey returns the public key of a PEM certificate request whose

@@ -22,11 +22,25 @@ func NewKey() (key, csr []byte, err error) {
 	if key, err = encodeKey(k); err != nil {
 		return nil, nil, err
 	}
+	csr, err = requestFor(k)
+	return key, csr, err
+}
+
+// Request makes a certificate request for a PEM key that is there.
+func Request(key []byte) ([]byte, error) {
+	k, err := decodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return requestFor(k)
+}
+
+func requestFor(k *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, k)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make certificate request: %w", err)
+		return nil, fmt.Errorf("make certificate request: %w", err)
 	}
-	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
 // ParseCertificate reads the first certificate of a PEM text.

@@ -29,7 +29,8 @@ var ErrIdentity = errors.New("identity does not open the fleet's CA key")
 
 // Sealed is an authority at rest.
 type Sealed struct {
-	// Certificate is the root as PEM; no secret.
+	// Certificate is the root as PEM, with others that are trusted beside it
+	// while the authority is being changed; no secret.
 	Certificate []byte
 	// Key is the PKCS #8 PEM of the root's key, encrypted by age to an
 	// X25519 recipient.
@@ -73,13 +74,6 @@ func (s Sealed) Open(now func() time.Time) (*Authority, error) {
 	if now == nil {
 		now = time.Now
 	}
-	cert, err := ParseCertificate(s.Certificate)
-	if err != nil {
-		return nil, fmt.Errorf("open CA: %w", err)
-	}
-	if !cert.IsCA {
-		return nil, errors.New("open CA: the certificate is not an authority's")
-	}
 	ids, err := age.ParseIdentities(bytes.NewReader(s.Identity))
 	if err != nil {
 		return nil, fmt.Errorf("open CA: read identity: %w", err)
@@ -96,10 +90,35 @@ func (s Sealed) Open(now func() time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open CA: %w", err)
 	}
-	if pub, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(key.Public()) {
-		return nil, fmt.Errorf("open CA: %w: key and certificate differ", ErrIdentity)
+	out, err := s.belonging(key, now)
+	if err != nil {
+		return nil, fmt.Errorf("open CA: %w", err)
 	}
-	return &Authority{cert: cert, key: key, now: now}, nil
+	return out, nil
+}
+
+// belonging finds the certificate that belongs to a key; the others are
+// trusted beside it.
+func (s Sealed) belonging(key *ecdsa.PrivateKey, now func() time.Time) (*Authority, error) {
+	all, err := ParseBundle(s.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{key: key, now: now}
+	for _, c := range all {
+		switch pub, ok := c.PublicKey.(*ecdsa.PublicKey); {
+		case !c.IsCA:
+			return nil, errors.New("the certificate is not an authority's")
+		case ok && pub.Equal(key.Public()):
+			a.cert = c
+		default:
+			a.also = append(a.also, encodeCert(c.Raw)...)
+		}
+	}
+	if a.cert == nil {
+		return nil, fmt.Errorf("%w: key and certificate differ", ErrIdentity)
+	}
+	return a, nil
 }
 
 // Save writes the three files: certificate and identity into configDir, the

@@ -48,6 +48,33 @@ const (
 	EtcdKeyFile  = "etcd-key.pem"
 )
 
+// MemberFile, in the configuration directory, has the id of the etcd member
+// whose data the data directory holds. Kept apart from the data, it tells a
+// directory that was wiped from one that was never used.
+const MemberFile = "etcd-member"
+
+// The files in the data directory that tell a controller to do something once
+// before it serves.
+const (
+	// RestoreFile has a [Restore]; SnapshotFile is the etcd snapshot that
+	// comes with it.
+	RestoreFile  = "restore.json"
+	SnapshotFile = "restore.snapshot"
+	// RecoverFile has a [Restore]: this member goes on alone, with what it
+	// has.
+	RecoverFile = "recover.json"
+)
+
+// Restore is the content of [RestoreFile] and [RecoverFile].
+type Restore struct {
+	// ID tells one from another.
+	ID string `json:"id"`
+	// At is when it was ordered, Snapshot when the snapshot was taken; zero
+	// for a recovery.
+	At       time.Time `json:"at"`
+	Snapshot time.Time `json:"snapshot,omitzero"`
+}
+
 // The ports of a controller unless its configuration says otherwise.
 const (
 	APIPort      = 7480
@@ -75,6 +102,14 @@ type Config struct {
 	// EtcdCertFile and EtcdKeyFile are.
 	EtcdTLS        bool `json:"etcdTLS,omitempty"`
 	EtcdClientCert bool `json:"etcdClientCert,omitempty"`
+	// Host and Endpoint are the fleet's host whose engine runs the controller,
+	// and how the user reaches that engine; empty when not known.
+	Host     string `json:"host,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"`
+	// Cluster are the members of the embedded etcd that the controller joins
+	// when it starts for the first time, itself among them, as etcd's
+	// --initial-cluster has them; empty means that it begins a cluster.
+	Cluster string `json:"cluster,omitempty"`
 	// SANs are the addresses and names in the controller's certificate.
 	SANs      []string  `json:"sans"`
 	CreatedAt time.Time `json:"createdAt"`
@@ -105,25 +140,6 @@ func Parse(b []byte) (*Config, error) {
 		return nil, errors.New("read controller configuration: fleet or advertise is missing")
 	}
 	return c, nil
-}
-
-// ServerTLS is what the API listens with: mutual TLS 1.3, callers must show a
-// certificate of the fleet.
-func ServerTLS(dir string) (*tls.Config, error) {
-	pool, err := Pool(filepath.Join(dir, ca.CertificateFile))
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, CertFile), filepath.Join(dir, KeyFile))
-	if err != nil {
-		return nil, fmt.Errorf("read controller certificate: %w", err)
-	}
-	return &tls.Config{
-		Certificates: []tls.Certificate{pair},
-		ClientCAs:    pool,
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		MinVersion:   tls.VersionTLS13,
-	}, nil
 }
 
 // RootTLS is what the controller talks to its embedded etcd with.

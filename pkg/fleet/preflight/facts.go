@@ -44,7 +44,15 @@ type Facts struct {
 	Routes []string `json:"routes"`
 	// Listening are the ports in use, as "tcp/80".
 	Listening []string `json:"listening"`
-	IPForward bool     `json:"ipForward"`
+	// Everywhere are those of Listening that are taken on every address.
+	Everywhere []string `json:"everywhere,omitempty"`
+	// Firewall are the base chains of nftables, Docker's own left out, that
+	// drop what no rule of theirs lets pass. Rules of the old iptables cannot
+	// be seen.
+	Firewall []Chain `json:"firewall,omitempty"`
+	// DiskFree is what the engine's disk has left, in bytes; 0 when unknown.
+	DiskFree  int64 `json:"diskFree,omitempty"`
+	IPForward bool  `json:"ipForward"`
 	// Cgroup is "v1" or "v2".
 	Cgroup string `json:"cgroup"`
 	// IPTables is "nft", "legacy", or empty when Docker has no rules.
@@ -56,6 +64,15 @@ type Facts struct {
 	Member *Member `json:"member,omitempty"`
 	// Unknown says what could not be found out, and why.
 	Unknown []string `json:"unknown,omitempty"`
+}
+
+// Chain is a base chain of the machine's firewall.
+type Chain struct {
+	// Table is family and name ("inet filter"), Hook "input" or "forward".
+	Table string `json:"table"`
+	Name  string `json:"name"`
+	Hook  string `json:"hook"`
+	Rules int    `json:"rules"`
 }
 
 // Address is one address of a machine.
@@ -131,13 +148,19 @@ func Gather(_ context.Context, proc, etc, dev string, now func() time.Time) Fact
 		}
 		note("ports", err)
 		f.Listening = append(f.Listening, ParseListening(string(b), s.proto)...)
+		f.Everywhere = append(f.Everywhere, ParseEverywhere(string(b), s.proto)...)
 	}
-	f.Listening = sorted(f.Listening)
+	f.Listening, f.Everywhere = sorted(f.Listening), sorted(f.Everywhere)
 	b, err := os.ReadFile(filepath.Join(proc, "sys/net/ipv4/ip_forward"))
 	note("ip_forward", err)
 	f.IPForward = len(b) > 0 && b[0] == '1'
 	f.IPTables, err = iptables(proc)
 	note("iptables", err)
+	f.Firewall, err = firewall()
+	note("firewall", err)
+	// The container's own root is on the engine's disk.
+	f.DiskFree, err = diskFree("/")
+	note("disk", err)
 	f.TUN, err = hasTUN(dev)
 	note("devices", err)
 	f.Member, err = ReadMember(filepath.Join(etc, "clocker"))

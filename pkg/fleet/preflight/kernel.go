@@ -119,6 +119,63 @@ func iptables(proc string) (string, error) {
 	return "", nil
 }
 
+// firewall lists the base chains that drop by default what comes in or is
+// passed on.
+func firewall() ([]Chain, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	docker := map[string]bool{}
+	for _, ch := range chains {
+		if ch.Table != nil && strings.HasPrefix(ch.Name, "DOCKER") {
+			docker[tableName(ch.Table)] = true
+		}
+	}
+	var out []Chain
+	for _, ch := range chains {
+		if ch.Table == nil || ch.Hooknum == nil || ch.Type != nftables.ChainTypeFilter || ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop {
+			continue
+		}
+		hook := ""
+		switch *ch.Hooknum {
+		case *nftables.ChainHookInput:
+			hook = "input"
+		case *nftables.ChainHookForward:
+			hook = "forward"
+		}
+		// Docker sets this one itself, and lets its networks pass.
+		if hook == "" || hook == "forward" && docker[tableName(ch.Table)] {
+			continue
+		}
+		rules, err := c.GetRules(ch.Table, ch)
+		if err != nil {
+			return out, fmt.Errorf("list rules of %s: %w", ch.Name, err)
+		}
+		out = append(out, Chain{Table: tableName(ch.Table), Name: ch.Name, Hook: hook, Rules: len(rules)})
+	}
+	return out, nil
+}
+
+func tableName(t *nftables.Table) string {
+	family := map[nftables.TableFamily]string{
+		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+	}[t.Family]
+	return strings.TrimSpace(family + " " + t.Name)
+}
+
+func diskFree(path string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return 0, fmt.Errorf("ask for free space: %w", err)
+	}
+	return int64(s.Bavail) * s.Bsize, nil //nolint:gosec // a disk has less than 8 EiB
+}
+
 // hasTUN reports whether a machine whose /dev is dev has a TUN device.
 func hasTUN(dev string) (bool, error) {
 	if _, err := os.Stat(dev); err != nil {

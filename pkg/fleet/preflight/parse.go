@@ -25,7 +25,12 @@ const (
 // ParseListening returns the ports, as "tcp/80", on which something listens
 // according to the text of /proc/net/tcp or udp or their IPv6 fellows
 // (proc_net(5)). Lines that cannot be read are left out.
-func ParseListening(text, proto string) []string {
+func ParseListening(text, proto string) []string { return parsePorts(text, proto, false) }
+
+// ParseEverywhere is [ParseListening] for what listens on every address.
+func ParseEverywhere(text, proto string) []string { return parsePorts(text, proto, true) }
+
+func parsePorts(text, proto string, everywhere bool) []string {
 	want := tcpListen
 	if proto == "udp" {
 		want = udpOpen
@@ -36,8 +41,8 @@ func ParseListening(text, proto string) []string {
 		if len(f) < 4 || f[3] != want {
 			continue
 		}
-		_, hex, ok := strings.Cut(f[1], ":")
-		if !ok {
+		addr, hex, ok := strings.Cut(f[1], ":")
+		if !ok || everywhere && strings.Trim(addr, "0") != "" {
 			continue
 		}
 		port, err := strconv.ParseUint(hex, 16, 16)

@@ -107,6 +107,7 @@ func upCommand(name *string) *cobra.Command {
 			return err
 		}}
 	cmd.Flags().IntVar(&o.Hosts, "hosts", 3, "how many hosts")
+	cmd.Flags().IntVar(&o.Bare, "bare", 0, "how many more hosts without an engine")
 	cmd.Flags().StringVar(&o.Engine, "engine", "28", "major version of Docker Engine: 28 or 20")
 	cmd.Flags().IntVar(&o.Links, "links", 1, "how many links the hosts are on: 1, or 2 with a router between")
 	return cmd

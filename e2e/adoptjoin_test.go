@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"clocker.io/clocker/e2e/testbed"
+)
+
+// A machine that nobody reaches must join with a token, once; a token that is
+// none, has expired, was used, is a person's or is another fleet's must leave
+// the machine as it was.
+func TestMachineMustJoinByItself(t *testing.T) {
+	f := adopters(t, "join", 0)
+	h2 := f.bed.Host("h2")
+	install(t, h2)
+	join := func(token string) result {
+		return runCommand(h2.Command(t.Context(), "docker", "clocker", "host", "join", token))
+	}
+	token := strings.TrimSpace(f.clocker(t, "token", "create", "--label", "zone=nat"))
+	brief := strings.TrimSpace(f.clocker(t, "token", "create", "--expires", "1s"))
+	for _, c := range []struct{ name, token, want string }{
+		{"nonsense", "let-me-in", "this is no token"},
+		{"cut short", token[:len(token)-4], "copy it again"},
+		{"expired", brief, "has expired"},
+	} {
+		r := join(c.token)
+		if r.code == 0 || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%s: exit %d, standard error lacks %q:\n%s", c.name, r.code, c.want, r.stderr)
+		}
+		untouched(t, h2)
+	}
+	if r := join(token); r.code != 0 {
+		t.Fatal(r.err())
+	}
+	h := f.hosts(t)["h2"]
+	if h.Status != "ready" || h.Labels["zone"] != "nat" || h.Endpoint != "" {
+		t.Errorf("h2 is %+v", h)
+	}
+	if out := f.clocker(t, "host", "exec", "h2", "hostname"); out != "h2\n" {
+		t.Errorf("on the machine: %q", out)
+	}
+	f.refused(t, 3, []string{"joined by itself"}, "host", "upgrade", "h2")
+	f.clocker(t, "host", "rm", "h2")
+	if r := runCommand(h2.Command(t.Context(), "docker", "clocker", "host", "leave")); r.code != 0 {
+		t.Fatal(r.err())
+	}
+	untouched(t, h2)
+	r := join(token)
+	if r.code == 0 || !strings.Contains(r.stderr, "used") {
+		t.Errorf("used: exit %d:\n%s", r.code, r.stderr)
+	}
+	untouched(t, h2)
+}
+
+// install puts the programs under test on a host, as a user there has them.
+func install(t *testing.T, h *testbed.Host) {
+	t.Helper()
+	for name, dir := range map[string]string{
+		"docker-clocker": "usr/local/lib/docker/cli-plugins", "clocker-net": "usr/local/lib/clocker",
+	} {
+		at := filepath.Join(h.Root(), dir)
+		succeeds(t, os.MkdirAll(at, 0o755))
+		in, err := os.Open(filepath.Join(bin(), name))
+		succeeds(t, err)
+		out, err := os.OpenFile(filepath.Join(at, name), os.O_CREATE|os.O_WRONLY, 0o755)
+		succeeds(t, err)
+		_, err = io.Copy(out, in)
+		succeeds(t, err)
+		succeeds(t, in.Close())
+		succeeds(t, out.Close())
+	}
+}
+
+// untouched holds that nothing of Clocker is on a host.
+func untouched(t *testing.T, h *testbed.Host) {
+	t.Helper()
+	out, err := h.Exec(t.Context(), "sh", "-c", "docker ps -aq; docker images -q; docker plugin ls -q; ls -A /etc/clocker 2>/dev/null || true")
+	if err != nil || out != "" {
+		t.Errorf("%s is not as it was: %s %v", h.Name, out, err)
+	}
+}
