@@ -119,8 +119,8 @@ func TestResourcesMustHoldOnEngine20(t *testing.T) {
 	if err := f.init(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	text := choosy[strings.Index(choosy, "  bound:"):]
-	f.deploy(t, "old", "compose.yaml", "services:\n"+text)
+	_, text, _ := strings.Cut(choosy, "  bound:")
+	f.deploy(t, "old", "compose.yaml", "services:\n  bound:"+text)
 	bounded(t, f, f.tasks(t, "old")["old-bound-1"])
 	f.refused(t, 5, []string{"it has no device gpu"}, "deploy", "--app", "gpu", writeFile(t, "compose.yaml", "services: {a: {image: clocker.io/test/web:1, gpus: all}}"))
 }

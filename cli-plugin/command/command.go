@@ -130,15 +130,6 @@ func (e *Env) profile() (*fleet.Profile, error) {
 	return fleet.Open(config.Dir(), e.fleetName())
 }
 
-// client returns a client of the fleet's controllers, which the caller closes.
-func (e *Env) client() (*api.Client, error) {
-	p, err := e.profile()
-	if err != nil {
-		return nil, err
-	}
-	return p.Client()
-}
-
 // with calls f with a client, and keeps the user's certificate fresh.
 func (e *Env) with(f func(*api.Client) error) error {
 	p, err := e.profile()

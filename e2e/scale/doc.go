@@ -16,11 +16,9 @@
 //     a real agent follows the names of the whole fleet, here only as many do
 //     as Options.Followers says.
 //
-// Each agent has a connection to etcd of its own, with TLS, as on a host. When
-// many share one, their leases are kept alive one after the other, each waiting
-// until etcd has carried out what was written before, and some run out under
-// load. Hosts are put into etcd as registering would leave them; no certificates
-// are made for them.
+// Each agent has a connection to etcd of its own, with TLS, as on a host, though
+// all show the same certificate. Hosts are put into etcd as registering would
+// leave them; no certificates are made for them.
 //
 // It never talks to an engine, and leaves nothing behind.
 //

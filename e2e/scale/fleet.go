@@ -76,9 +76,6 @@ type simHost struct {
 	done chan struct{}
 }
 
-// kill ends a host's agent without a word: its lease is left to expire.
-func (h *simHost) kill() { h.stop(); <-h.done }
-
 func file(dir, name string) string { return filepath.Join(dir, name) }
 
 // pairOf makes a key and its certificate and writes them.
@@ -163,7 +160,8 @@ func up(ctx context.Context, o Options) (f *fleet, err error) {
 	}
 	f.tally = newTally(f.store)
 	f.running.Go(func() { _ = f.store.Follow(ctx, f.store.Keys.Prefix(), slog.New(slog.DiscardHandler), f.tally.apply) }) // ctx's error
-	return f, f.startHosts(ctx)
+	err = f.startHosts(ctx)
+	return f, err
 }
 
 func (f *fleet) startEtcd(trusted string) (string, error) {

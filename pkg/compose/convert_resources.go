@@ -41,7 +41,8 @@ func (l *load) resources(s types.ServiceConfig, path string) model.Resources {
 		r.Devices = append(r.Devices, q)
 	}
 	for _, d := range s.Devices {
-		if strings.Contains(d.Source, "=") && !strings.HasPrefix(d.Source, "/") { // vendor.com/class=name
+		if strings.Contains(d.Source, "=") && !strings.HasPrefix(d.Source, "/") {
+			// A device of the Container Device Interface.
 			r.Devices = append(r.Devices, model.DeviceRequest{Driver: "cdi", IDs: []string{d.Source}})
 			continue
 		}

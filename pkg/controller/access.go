@@ -32,7 +32,7 @@ func (c *Controller) Authorize(ctx context.Context, user string, cert *x509.Cert
 	c.cache.mu.RLock()
 	it := c.cache.users[user]
 	c.cache.mu.RUnlock()
-	verdict, next := judge(it, user, cert)
+	next, verdict := judge(it, user, cert)
 	if verdict != nil || next != nil {
 		// What the cache has may be of a moment ago: a user who has just joined
 		// is let in, one who has just been removed is not.
@@ -41,7 +41,7 @@ func (c *Controller) Authorize(ctx context.Context, user string, cert *x509.Cert
 			return api.Caller{}, unavailable("users cannot be looked up at the moment: " + err.Error())
 		}
 		it = fresh
-		verdict, next = judge(it, user, cert)
+		next, verdict = judge(it, user, cert)
 	}
 	if verdict != nil {
 		return api.Caller{User: user}, verdict
@@ -66,14 +66,14 @@ func (c *Controller) Authorize(ctx context.Context, user string, cert *x509.Cert
 // Certificates of tokens must be in the record. Those of init are made with the
 // authority's key without asking anybody, so the first sight of one makes or
 // extends the record; one from before the user was removed stays refused.
-func judge(it store.Item[record.User], name string, cert *x509.Certificate) (error, *record.User) {
+func judge(it store.Item[record.User], name string, cert *x509.Certificate) (become *record.User, refused error) {
 	u := it.Value
 	unknown := &api.CallError{Status: http.StatusForbidden, Body: api.Error{
 		Message: fmt.Sprintf("user %s may not use this fleet (any more): ask an administrator for a token (docker clocker user add)", name),
 	}}
 	if cert == nil {
 		if it.Revision == 0 || !u.Active() {
-			return unknown, nil
+			return nil, unknown
 		}
 		return nil, nil
 	}
@@ -82,10 +82,10 @@ func judge(it store.Item[record.User], name string, cert *x509.Certificate) (err
 		return nil, nil
 	}
 	if !slices.Contains(cert.Subject.Organization, ca.OrgAdmin) || !cert.NotBefore.Add(ca.Backdate).After(u.RemovedAt) {
-		return unknown, nil
+		return nil, unknown
 	}
 	if u.Active() && u.CreatedBy != madeByInit {
-		return unknown, nil // somebody else of that name
+		return nil, unknown // somebody else of that name
 	}
 	next := u
 	if !u.Active() {
@@ -96,7 +96,7 @@ func judge(it store.Item[record.User], name string, cert *x509.Certificate) (err
 		next.Until = cert.NotAfter
 	}
 	next.SerialNumbers = keepSerials(next.SerialNumbers, serial)
-	return nil, &next
+	return &next, nil
 }
 
 // maxSerials bounds a user's certificates: more machines than that are not one

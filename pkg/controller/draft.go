@@ -36,7 +36,8 @@ func (c *Controller) draft(app *model.Application) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d, d.unplaced()
+	err = d.unplaced()
+	return d, err
 }
 
 // unplaced is the error that names every replica without a host.

@@ -211,14 +211,6 @@ func holds(h placement.Host, p model.Port, app string) (holder string, taken boo
 	return "", false
 }
 
-// publishedOn marks a port of every host as taken; the cache is locked.
-func (c *Controller) publishedOn(hosts []*placement.Host, p record.Published) {
-	key := placement.PortKey(model.Port{Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort})
-	for _, h := range hosts {
-		h.Ports[key] = p.App + "/" + p.Service + ", which is published on every host"
-	}
-}
-
 // networksOf are the networks of a service, as they are or will be made; the
 // cache is locked.
 func (c *Controller) networksOf(app *model.Application, e *model.Entity) []record.Network {

@@ -72,8 +72,9 @@ func TestRepositoriesAreUsedAsTheyAreGiven(t *testing.T) {
 
 func TestScriptsAreOfTheShellAndHoldNothingOfTheUsers(t *testing.T) {
 	b := parseBare(strings.Replace(debian, "uid=0\nsudo=root", "uid=7\nsudo=yes", 1))
-	script, problems := b.plan(EngineSource{Repository: "deb [x='] y z"}, "o'hara")
+	_, problems := b.plan(EngineSource{Repository: "deb [x='] y z"}, "o'hara")
 	assert.Equal(t, len(problems), 1, "a quote is no part of an option: %q", problems)
+	var script string
 	script, problems = b.plan(EngineSource{}, "o'hara; reboot")
 	assert.Equal(t, len(problems), 0)
 	for _, s := range []string{script, lookScript} {

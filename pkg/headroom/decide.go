@@ -155,13 +155,15 @@ func (s *Snapshot) shrink(d *Decision, hosts []Host, h History) {
 	for _, x := range empty {
 		without := slices.DeleteFunc(slices.Clone(left), func(y Host) bool { return y.ID == x.ID })
 		why := s.stays(d, x)
-		if why == "" && len(d.Leave) == maxLeave {
+		switch {
+		case why != "":
+		case len(d.Leave) == maxLeave:
 			why = "others go first"
-		} else if why == "" && needed == "" {
+		case needed == "":
 			if why = s.needs(d, without); why != "" {
 				needed = x.Name
 			}
-		} else if why == "" {
+		default:
 			// What an older and smaller host frees would else be what the
 			// newer one was asked for.
 			why = "host " + needed + " came later and must stay"

@@ -74,10 +74,10 @@ func TestAfterFailures(t *testing.T) {
 		now = step.Again
 		assert.Equal(t, Next(m, Sight{Now: now}).Do, Adopt)
 	}
-	m, gone := After(m, Adopt, Result{Err: bad}, now, true)
+	m, _ = After(m, Adopt, Result{Err: bad}, now, true)
 	assert.Equal(t, m.State, record.MachineReleasing)
-	m, gone = After(m, Clear, Result{}, now, true)
-	m, gone = After(m, Release, Result{}, now, true)
+	m, _ = After(m, Clear, Result{}, now, true)
+	m, gone := After(m, Release, Result{}, now, true)
 	assert.Assert(t, !gone)
 	assert.Equal(t, m.State, record.MachineFailed)
 	assert.Equal(t, m.Error, "connection refused")

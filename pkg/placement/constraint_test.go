@@ -38,7 +38,7 @@ func TestConstraints(t *testing.T) {
 		_, err := ParseConstraint(text)
 		assert.ErrorContains(t, err, want, "%q", text)
 	}
-	for text, want := range map[string]string{"zone": "node.labels.zone", "node.labels.a.b": "node.labels.a.b", " engine.labels.x ": "engine.labels.x"} {
+	for text, want := range map[string]string{"zone": "node.labels.zone", "node.labels.a.b": "node.labels.a.b", "\tengine.labels.x\n": "engine.labels.x"} {
 		got, err := ParsePreference(text)
 		assert.NilError(t, err)
 		assert.Equal(t, got, want)

@@ -284,7 +284,7 @@ func (n *next) complete() bool {
 func (n *next) steady() {
 	m := n.sort()
 	n.diff = Diff(n.Templates, n.App.Release, m.current)
-	n.d.Remove = append(n.diff.Obsolete, m.lost...)
+	n.d.Remove = slices.Concat(n.diff.Obsolete, m.lost)
 	n.d.Missing = n.diff.Missing
 	n.d.Forget = n.orphans(append(m.all(), n.diff.Keep...))
 	going := n.finish(m)

@@ -48,7 +48,7 @@ const (
 	EtcdKeyFile  = "etcd-key.pem"
 )
 
-// MemberFile, in the configuration directory, has the id of the etcd member
+// MemberFile is in the configuration directory. It has the id of the etcd member
 // whose data the data directory holds. Kept apart from the data, it tells a
 // directory that was wiped from one that was never used.
 const MemberFile = "etcd-member"
