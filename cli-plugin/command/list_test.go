@@ -116,7 +116,7 @@ func TestMistakesSayWhatAndExitWithTheirCode(t *testing.T) {
 		"ps --nope":                         {ExitInvalid, "", ""},
 		"init --label =x":                   {ExitInvalid, "", "label \"=x\" is not KEY=VALUE\n"},
 		"init --etcd-ca x":                  {ExitInvalid, "", "--etcd-ca, --etcd-cert and --etcd-key go with --etcd\n"},
-		"host add --name x ssh://a ssh://b": {ExitInvalid, "", "--name and --address are for one host: add the hosts one by one\n"},
+		"host add --name x ssh://a ssh://b": {ExitInvalid, "", "--name and --address are for one host: add the hosts one by one, or list them in a file\n"},
 	} {
 		t.Run(args, func(t *testing.T) {
 			r := m.run(strings.Fields(args)...)

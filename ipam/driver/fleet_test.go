@@ -211,7 +211,7 @@ func (f *fleet) wait(check func() error) {
 			return poll.Continue("%v", err)
 		}
 		return poll.Success()
-	}, poll.WithTimeout(15*time.Second), poll.WithDelay(5*time.Millisecond))
+	}, poll.WithTimeout(60*time.Second), poll.WithDelay(5*time.Millisecond))
 }
 
 // waitEndpoints waits until etcd says exactly that these addresses are held.

@@ -347,7 +347,13 @@ func TestReplicasWithoutAHostAreShown(t *testing.T) {
 	done, problems, err := deploy(c, app)
 	assert.NilError(t, err)
 	assert.Equal(t, done, "ok", problems)
-	assert.NilError(t, c.RemoveHost(t.Context(), "h2", false, func(api.Progress) error { return nil }))
+	// By itself a removal does not take away what nobody else can run.
+	quiet := func(api.Progress) error { return nil }
+	assert.ErrorContains(t, c.RemoveHost(t.Context(), "h2", false, quiet), "host h2 cannot be emptied")
+	h, err := c.Host(t.Context(), "h2")
+	assert.NilError(t, err)
+	assert.Equal(t, h.State, record.HostActive, "refused, it is what it was")
+	assert.NilError(t, c.RemoveHost(t.Context(), "h2", true, quiet))
 	tasks, err := c.Tasks(t.Context(), "app")
 	assert.NilError(t, err)
 	waiting := 0

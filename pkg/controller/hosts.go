@@ -20,10 +20,21 @@ func (c *Controller) RemoveHost(ctx context.Context, name string, force bool, se
 	if id == "" {
 		return notFound("there is no host %s (docker clocker host ls shows them)", name)
 	}
+	c.cache.mu.RLock()
+	was := c.cache.hosts[id].Value.State
+	c.cache.mu.RUnlock()
+	if was == record.HostRemoving {
+		was = record.HostActive // an earlier removal did not come to its end
+	}
 	if err := c.setHostState(ctx, id, record.HostRemoving); err != nil {
 		return err
 	}
 	if err := c.emptyHost(ctx, id, force, send); err != nil {
+		var call *api.CallError
+		if errors.As(err, &call) && len(call.Body.Problems) > 0 {
+			// It was refused: the host is what it was.
+			err = errors.Join(err, c.setHostState(ctx, id, was))
+		}
 		return err
 	}
 	if err := c.forgetHost(ctx, id); err != nil {
@@ -69,6 +80,9 @@ func (c *Controller) emptyHost(ctx context.Context, id string, force bool, send 
 			}
 			return c.takeAway(ctx, work.tasks, fence)
 		}
+		if work.state != record.HostRemoving {
+			return conflict("it was ended: host %s is %s again", name, work.state)
+		}
 		stay := c.mustStay(work.tasks)
 		switch {
 		case force && len(work.tasks) > 0:
@@ -77,7 +91,7 @@ func (c *Controller) emptyHost(ctx context.Context, id string, force bool, send 
 			}
 			continue
 		case len(stay) > 0 && time.Since(began) >= blockedTime:
-			return conflictList(fmt.Sprintf("host %s cannot be emptied; take it out all the same with --force, or let it take work again with docker clocker host enable:", name), stay)
+			return conflictList(fmt.Sprintf("host %s cannot be emptied; it stays as it was; --force takes it out all the same:", name), stay)
 		}
 		left += c.usedNetworks(id)
 		if left == 0 {

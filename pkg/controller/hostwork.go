@@ -57,8 +57,8 @@ func (c *Controller) changeHost(ctx context.Context, name, state, action, text s
 	c.cache.mu.RLock()
 	was := c.cache.hosts[id].Value
 	c.cache.mu.RUnlock()
-	if was.State == record.HostRemoving && state != record.HostRemoving {
-		return none, conflict("host %s is being removed", was.Name)
+	if was.State == record.HostRemoving && state != record.HostActive {
+		return none, conflict("host %s is being removed (docker clocker host enable %s ends that)", was.Name, was.Name)
 	}
 	if was.State != state {
 		if err := c.setHostState(ctx, id, state); err != nil {
