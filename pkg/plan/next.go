@@ -177,7 +177,8 @@ func (n *next) troubles(tasks []record.Assignment) []string {
 		if a.Release != n.App.Pending && a.Retried != n.App.Pending {
 			continue
 		}
-		if !n.HostUp[a.Host] && !lost[a.Host] {
+		// A host that is only suspect may be back in a moment.
+		if n.HostLost[a.Host] && !lost[a.Host] {
 			lost[a.Host] = true
 			out = append(out, fmt.Sprintf("host %s stopped answering", n.hostName(a.Host)))
 		}

@@ -288,7 +288,7 @@ func TestUnhealthyDependencyWithoutHealthcheckFails(t *testing.T) {
 func TestHostLostDuringDeployFailsIt(t *testing.T) {
 	w := newWorld("h1", "h2")
 	n := w.deploy(service("web", "web:1", 2))
-	w.HostUp["h2"] = false
+	w.HostUp["h2"], w.HostLost = false, map[string]bool{"h2": true}
 	w.settle(t, first, nothing)
 	assert.DeepEqual(t, w.statuses[n].Problems, []string{"host h2 stopped answering"})
 }
