@@ -147,7 +147,7 @@ func (a *agent) run(ctx context.Context) {
 	out.lost = keeper.drop
 	fol := &follower{identity: a.id, engine: a.engine, log: log("engine"), now: a.now, loop: l, nets: nets}
 	fol.facts = &facts{
-		identity: a.id, store: a.store, log: log("facts"), now: a.now, info: fol.known, again: make(chan struct{}, 1),
+		identity: a.id, store: a.store, log: log("facts"), now: a.now, info: fol.known, again: make(chan struct{}, 1), own: l.own,
 		tick: func() { nets.kick(); a.ensureAddress() }, machine: newMachineFacts(a.engine, a.certificate),
 	}
 	busy := &usage{identity: a.id, store: a.store, log: log("usage"), now: a.now, machine: fol.facts.machine}
@@ -184,6 +184,9 @@ func (a *agent) run(ctx context.Context) {
 		})
 	})
 	start(func(ctx context.Context) { a.followHost(ctx, l, here, keeper, fol.facts) })
+	start(func(ctx context.Context) {
+		_ = a.store.Follow(ctx, a.store.Keys.PublishedPorts(), log("facts"), l.own.published)
+	})
 	behind := newBehindPlugin(a.stateDir, log("dns"))
 	start(func(ctx context.Context) {
 		_ = a.store.Follow(ctx, a.store.Keys.Names(), log("dns"), behind.after(ctx, index.ApplyNames))

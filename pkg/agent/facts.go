@@ -33,6 +33,8 @@ const factsEvery = 10 * time.Second
 // facts publishes what is to be known about the host.
 type facts struct {
 	identity
+	// own are ports that are not somebody else's.
+	own   *ownPorts
 	store *store.Store
 	log   *slog.Logger
 	now   func() time.Time
@@ -125,6 +127,7 @@ func (f *facts) gather(ctx context.Context, i engine.Info) record.HostFacts {
 	if h.Listening, err = hostListening(); err != nil {
 		f.log.Warn("sockets cannot be read", "error", err)
 	}
+	h.Listening = f.own.without(h.Listening)
 	return h
 }
 

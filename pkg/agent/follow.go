@@ -229,6 +229,7 @@ func (l *loop) followAssignments(ctx context.Context, s *store.Store, cache *cac
 				l.recall(reported)
 			})
 		}
+		l.own.tasks(c)
 		l.do(func() { l.setAssignments(c, true) })
 	}))
 }

@@ -57,6 +57,8 @@ type loop struct {
 	known, complete, hostKnown bool
 	// back follows restores of etcd; nil where there are none.
 	back *restoration
+	// own are the ports of the host's tasks; never nil.
+	own *ownPorts
 	// restored is the mark of a restored etcd, its revisions 0 when there is
 	// none; restoredAt when it was seen first.
 	restored   store.Item[record.Restored]
@@ -102,6 +104,7 @@ const parallel = 16
 
 func newLoop(ctx context.Context, id identity, e Engine, nets *networks, out reporter, log *slog.Logger, now func() time.Time) *loop {
 	return &loop{
+		own:      newOwnPorts(now),
 		identity: id, log: log, now: now, engine: e, nets: nets, images: newOnce(), out: out,
 		slots: make(chan struct{}, parallel), ctx: ctx, in: make(chan func(), 256),
 		assigned: map[string]assigned{}, containers: map[string]engine.Container{}, guests: map[string]*guest{},

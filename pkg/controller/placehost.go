@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"time"
 
 	"clocker.io/clocker/pkg/model"
@@ -46,12 +47,29 @@ func (c *cache) placementHost(id, app string) placement.Host {
 			p.Ports[key] = q.App + "/" + q.Service + ", which is published on every host"
 		}
 	}
+	own := c.ownPortsOn(id)
 	for _, key := range f.Listening {
-		if _, taken := p.Ports[key]; !taken {
+		if _, taken := p.Ports[key]; !taken && !own[key] {
 			p.Ports[key] = "another program on the host"
 		}
 	}
 	return p
+}
+
+// ownPortsOn are the ports that replicas on a host have, and those that every
+// host answers on, as "tcp/80": what listens there is the
+// fleet itself. The cache is locked.
+func (c *cache) ownPortsOn(id string) map[string]bool {
+	own := map[string]bool{}
+	for task := range c.onHost[id] {
+		for _, p := range c.assignments[task].Value.Container.Ports {
+			own[fmt.Sprintf("%s/%d", p.Protocol, p.HostPort)] = true
+		}
+	}
+	for _, q := range c.published {
+		own[fmt.Sprintf("%s/%d", q.Protocol, q.HostPort)] = true
+	}
+	return own
 }
 
 // takesWork says whether a host may be given new work: its user wants it to,
