@@ -92,8 +92,8 @@ func TestKilledPartsMustComeBack(t *testing.T) {
 	}
 }
 
-// A host that dies must be reported within 10 s, and what ran there must run
-// again when it comes back.
+// A host that dies must be reported within 10 s, and everything must run when it
+// has come back.
 func TestKilledHostMustBeReportedWithin10s(t *testing.T) {
 	f := shared
 	f.deploy(t, "lost", "compose.yaml", strings.ReplaceAll(fmt.Sprintf(stack, 18091), "image: clocker.io/test/web:1", "image: clocker.io/test/web:1\n    restart: always"))
@@ -101,25 +101,19 @@ func TestKilledHostMustBeReportedWithin10s(t *testing.T) {
 	if err := h3.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	took := await(t, 10*time.Second, "host h3 is reported down", func() error {
+	took := await(t, 10*time.Second, "host h3 is reported", func() error {
 		r := f.command(t.Context(), "clocker", "host", "ls", "--format", "{{.Name}} {{.Status}}")
-		if r.code != 0 || !strings.Contains(strings.ToLower(r.stdout), "h3 down") {
+		if r.code != 0 || !strings.Contains(r.stdout, "h3 suspect") && !strings.Contains(r.stdout, "h3 lost") {
 			return fmt.Errorf("%s%s", r.stdout, r.stderr)
 		}
 		return nil
 	})
 	t.Logf("reported after %s", took.Round(time.Millisecond))
-	lost := 0
+	// A moment later its work is elsewhere: heal_test.go.
 	for name, task := range f.tasks(t, "lost") {
-		if task.Host == "h3" {
-			lost++
-			if task.State != "lost" {
-				t.Errorf("%s is %s, want lost", name, task.State)
-			}
+		if task.Host == "h3" && task.State != "lost" {
+			t.Errorf("%s is %s, want lost", name, task.State)
 		}
-	}
-	if lost == 0 {
-		t.Error("nothing ran on h3")
 	}
 	if out := f.clocker(t, "events", "--since", "1m", "--until", "0s"); !strings.Contains(out, "h3") || !strings.Contains(out, "down") {
 		t.Errorf("events say nothing of it:\n%s", out)

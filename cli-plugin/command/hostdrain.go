@@ -135,7 +135,11 @@ func drainOne(ctx context.Context, e *Env, c *api.Client, name string, o hostDra
 	case stream.Err() != nil:
 		return fmt.Errorf("drain %s: not empty after %s; the drain goes on (docker clocker host enable %s ends it)%s", name, o.timeout, name, show.text())
 	}
-	return fmt.Errorf("drain %s: %w", name, err)
+	var call *api.CallError
+	if errors.As(err, &call) {
+		return fmt.Errorf("drain %s: %w", name, err)
+	}
+	return fmt.Errorf("drain %s: %w (a drain that was begun goes on: docker clocker host ls shows it)", name, err)
 }
 
 // errDetached leaves a stream that goes on without us.
@@ -152,8 +156,7 @@ type moveShow struct {
 func (s *moveShow) add(p api.Progress) error {
 	switch {
 	case p.Problem != "":
-		s.problems = append(s.problems, p.Problem)
-		s.d.Note(p.Problem)
+		s.problems = append(s.problems, p.Problem) // told at the end
 	case p.Done != "":
 		s.done = p.Done
 	case p.Step == nil:

@@ -42,5 +42,5 @@ func (c *Client) PlanRebalance(ctx context.Context, most int) ([]PlannedMove, er
 
 // Rebalance moves replicas so that hosts are used evenly.
 func (c *Client) Rebalance(ctx context.Context, most int, f func(Progress) error) error {
-	return c.progress(ctx, call{method: http.MethodPost, path: Version + "/rebalance", query: url.Values{"max": {strconv.Itoa(most)}}, stream: true}, f)
+	return c.progress(ctx, call{method: http.MethodPost, path: "/rebalance", query: url.Values{"max": {strconv.Itoa(most)}}, stream: true}, f)
 }

@@ -98,8 +98,9 @@ type Controller struct {
 	// scale is about the number of hosts.
 	scale scaling
 
-	// exhaustedEvery stands in for the constant of that name, unless it is 0.
-	exhaustedEvery time.Duration
+	// exhaustedEvery and leaderGrace stand in for the constants of their names,
+	// unless they are 0.
+	exhaustedEvery, leaderGrace time.Duration
 }
 
 // Run runs a controller until ctx ends or something fails that a restart

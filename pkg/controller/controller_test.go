@@ -122,6 +122,8 @@ func (a *agents) act(ctx context.Context, c store.Change) {
 		case as.Phase == record.PhaseRun:
 			o.State, o.Container = record.StateRunning, "c-"+as.Task
 			a.ran[as.Container.Name]++
+		case as.Phase == record.PhaseLeave:
+			o.State, o.Container = record.StateRunning, "c-"+as.Task
 		case as.Phase == record.PhaseStop:
 			o.State, o.Container = record.StateStopped, "c-"+as.Task
 		}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"reflect"
@@ -83,7 +84,7 @@ func (c *Controller) judge(ctx context.Context, led time.Time, down map[string]t
 			continue // it has never been there, or is being removed
 		}
 		was := c.cache.health[id]
-		s := sight{Up: up, Led: clock.Sub(led), Many: many, Was: was.Value}
+		s := sight{Up: up, Led: clock.Sub(led) + leaderGrace - cmp.Or(c.leaderGrace, leaderGrace), Many: many, Was: was.Value}
 		if isDown {
 			s.Down = clock.Sub(since)
 		}

@@ -126,6 +126,11 @@ func (c *Controller) DrainHost(ctx context.Context, name string, send func(api.P
 		return err
 	}
 	id := c.findHost(name)
+	// At once, so that whoever does not want to wait knows that it has begun.
+	begun := &api.Step{Action: "drain", Kind: "host", Subject: c.hostName(id), Cause: "its work moves away"}
+	if err := send(api.Progress{Step: begun}); err != nil {
+		return err
+	}
 	if err := c.watchEmptying(ctx, id, record.HostDraining, send); err != nil {
 		return err
 	}
@@ -155,8 +160,10 @@ func (c *Controller) watchEmptying(ctx context.Context, id, state string, send f
 		}
 		for task, a := range was {
 			if _, still := now.tasks[task]; !still {
-				to := c.whereIs(a)
-				step := &api.Step{Action: "move", Kind: "task", Subject: a.Container.Name, Host: to, Cause: "it was on " + c.hostName(id)}
+				step := &api.Step{Action: "move", Kind: "task", Subject: a.Container.Name, Host: c.whereIs(a), Cause: "it was on " + c.hostName(id)}
+				if step.Host == "" {
+					step.Action, step.Cause = "remove", "nobody wants it any more" // a deploy
+				}
 				if err := send(api.Progress{Step: step}); err != nil {
 					return err
 				}

@@ -107,9 +107,11 @@ func (n *next) finish(m moves) (going map[string]bool) {
 		}
 		delete(m.successors, was.Task)
 		o := n.Observed[s.Task]
-		if why := n.hopeless(s, was, o); why != "" {
+		if why := n.hopeless(s, was, o); why != "" || n.pointless(s, was) {
 			n.d.Remove = append(n.d.Remove, s)
-			n.d.Abandoned = append(n.d.Abandoned, Abandoned{s, why})
+			if why != "" && !n.pointless(s, was) {
+				n.d.Abandoned = append(n.d.Abandoned, Abandoned{s, why})
+			}
 			continue
 		}
 		m.successors[was.Task] = s // it counts as under way
@@ -140,24 +142,30 @@ func (n *next) finish(m moves) (going map[string]bool) {
 // hopeless says why a successor is given up, or "".
 func (n *next) hopeless(s, was record.Assignment, o record.Observed) string {
 	switch {
-	case s.Hash != was.Hash:
-		return "the release has changed"
 	case was.Phase == record.PhaseLeave && n.HostUp[s.Host]:
 		return "" // it was up
 	case !n.HostUp[s.Host]:
 		return "host " + n.hostName(s.Host) + " stopped answering"
 	case o.State == record.StateFailed:
 		return o.Error
-	case o.State == record.StateComplete && !n.stopped(s.Service):
+	case o.State == record.StateComplete:
 		return "it ended by itself"
-	case n.stopped(s.Service):
-		return "the service is stopped"
-	case (s.Cause == CauseDrain || s.Cause == CauseRemove) && n.Leaving[was.Host] == "":
-		return "host " + n.hostName(was.Host) + " takes work again"
 	case n.Now.Sub(s.CreatedAt) > moveTime(n.entity(s.Service)):
 		return "it was not up in time"
 	}
 	return ""
+}
+
+// pointless reports whether nobody wants a move any more: that is no failure.
+// What has gone so far that the predecessor leaves comes to its end.
+func (n *next) pointless(s, was record.Assignment) bool {
+	switch {
+	case s.Hash != was.Hash, n.stopped(s.Service):
+		return true
+	case was.Phase == record.PhaseLeave:
+		return false
+	}
+	return (s.Cause == CauseDrain || s.Cause == CauseRemove) && n.Leaving[was.Host] == ""
 }
 
 // up reports whether a successor may take over.
@@ -227,6 +235,7 @@ func (n *next) move(m moves) {
 	for _, x := range n.diff.Missing {
 		under[x.Service]++ // below its number already
 	}
+	down := n.down()
 	templates := map[slotKey]Template{}
 	for _, t := range n.Templates {
 		templates[slotKey{t.Service, t.Slot}] = t
@@ -251,9 +260,46 @@ func (n *next) move(m moves) {
 		if under[a.Service] >= at {
 			continue // others of its service first
 		}
+		x := n.moveOf(a, t, cause)
+		if x.StopFirst && !n.mayStop(a, down[a.Service], at-under[a.Service]) {
+			continue
+		}
 		under[a.Service]++
-		n.d.Moves = append(n.d.Moves, n.moveOf(a, t, cause))
+		n.d.Moves = append(n.d.Moves, x)
 	}
+}
+
+// down are the replicas that should be up and are not, by service. Those that
+// are missing are not among them.
+func (n *next) down() map[string][]record.Assignment {
+	out := map[string][]record.Assignment{}
+	for _, a := range n.diff.Keep {
+		if !n.stopped(a.Service) && !n.serves(a) {
+			out[a.Service] = append(out[a.Service], a)
+		}
+	}
+	return out
+}
+
+func (n *next) serves(a record.Assignment) bool {
+	o := n.Observed[a.Task]
+	return n.HostUp[a.Host] && (o.State == record.StateComplete || o.State == record.StateRunning && (o.Health == "" || o.Health == "healthy"))
+}
+
+// mayStop reports whether a replica may stop before its successor starts: so
+// many of its service may be down at a time. One that does not serve is no loss.
+func (n *next) mayStop(a record.Assignment, down []record.Assignment, most int) bool {
+	if n.stopped(a.Service) || !n.serves(a) || len(down) < most {
+		return true
+	}
+	for _, other := range down {
+		o := n.Observed[other.Task]
+		if !n.HostUp[other.Host] || o.State == record.StateFailed || o.Health == "unhealthy" {
+			n.d.Blocked[a.Task] = "it would stop before its successor starts, and " + other.Container.Name + " is not up"
+			break
+		}
+	}
+	return false
 }
 
 // blocks says why a replica cannot leave its host, or "".

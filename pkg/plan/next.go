@@ -266,6 +266,10 @@ func (n *next) complete() bool {
 		if a.Phase == record.PhaseStop || n.stopped(a.Service) {
 			continue
 		}
+		if !n.HostUp[a.Host] && a.Release == n.App.Pending {
+			n.d.Waiting[a.Task] = "host " + n.hostName(a.Host) + ", which does not answer"
+			return false // what was reported is old
+		}
 		o := n.Observed[a.Task]
 		up := o.State == record.StateRunning || o.State == record.StateComplete
 		if n.Status.Wait && o.Health != "" && o.Health != "healthy" {
