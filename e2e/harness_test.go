@@ -242,6 +242,27 @@ func writeFile(t *testing.T, name, content string) string {
 	return path
 }
 
+// forgive lets a host that the test cuts off take work again when the test has
+// ended: scenarios lose a host more often than life does, and one that is lost
+// three times within ten minutes is quarantined.
+func (f *fleet) forgive(t *testing.T, host string) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		await(t, 30*time.Second, host+" takes work again", func() error {
+			if r := f.command(ctx, "clocker", "host", "enable", host); r.code != 0 {
+				return r.err()
+			}
+			r := f.command(ctx, "clocker", "host", "ls", "--format", "{{.Name}} {{.Status}}")
+			if !strings.Contains(r.stdout, host+" ready") {
+				return fmt.Errorf("%s%s", r.stdout, r.stderr)
+			}
+			return nil
+		})
+	})
+}
+
 // tasks are the application's replicas, by name.
 func (f *fleet) tasks(t *testing.T, app string) map[string]api.Task {
 	t.Helper()

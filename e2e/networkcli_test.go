@@ -236,6 +236,7 @@ func TestDoctorMustFindAndMend(t *testing.T) {
 func TestDoctorMustReportAHostThatIsAway(t *testing.T) {
 	f := shared
 	h3 := f.bed.Host("h3")
+	f.forgive(t, "h3")
 	if err := f.bed.Partition("h3", ""); err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 // day.
 var pure = []string{
 	"pkg/model", "pkg/record", "pkg/links", "pkg/plan", "pkg/placement", "pkg/headroom", "pkg/policy", "pkg/hostview", "pkg/trace",
-	"ipam", "ipam/audit", "pkg/finding", "pkg/strategy", "pkg/placement/lint",
+	"ipam", "ipam/audit", "pkg/finding", "pkg/strategy", "pkg/placement/lint", "pkg/rebalance",
 }
 
 // pureStd is what a pure package may import of the standard library.
@@ -38,7 +38,7 @@ var pureParts = map[string][]string{
 	"netplugin/segment/bridged": {"ruleset.go"},
 	"netplugin/segment/routed":  {"plan.go"},
 	"pkg/agent":                 {"decide.go", "keep.go", "observe.go"},
-	"pkg/controller":            {"membersdecide.go"},
+	"pkg/controller":            {"healthdecide.go", "membersdecide.go"},
 	"pkg/location":              {"step.go"},
 }
 

@@ -97,6 +97,7 @@ func TestCheckMendsWhatTheAgentHasPutOff(t *testing.T) {
 	r.put(r.store.Keys.Network("n1"), record.Network{ID: "n1", Name: "front", Subnet: "10.208.0.0/20", Gateway: "10.208.0.1"})
 	r.start()
 	r.hasNetworks("front")
+	r.stop() // it would take away what the other one makes below
 	id, err := r.engine.Create(t.Context(), engine.ContainerRequest{
 		Spec: record.ContainerSpec{Name: "mine", Image: "web:1"}, Networks: []string{"front"}})
 	assert.NilError(t, err)

@@ -21,7 +21,8 @@ func (c *Controller) CordonHost(ctx context.Context, name string) (api.Host, err
 
 // EnableHost implements [api.Backend]. A drain ends where it is: successors
 // that are not up yet are taken back, what has moved stays where it is. A host
-// in quarantine is let out. It is safe to repeat.
+// in quarantine is let out, and that it was lost is forgiven. It is safe to
+// repeat.
 func (c *Controller) EnableHost(ctx context.Context, name string) (api.Host, error) {
 	h, err := c.changeHost(ctx, name, record.HostActive, "enabled", "it takes work again")
 	if err != nil {
@@ -31,8 +32,9 @@ func (c *Controller) EnableHost(ctx context.Context, name string) (api.Host, err
 	fence, _ := c.lead.get()
 	c.cache.mu.RLock()
 	health, known := c.cache.health[id]
+	_, up := c.cache.leases[id]
 	c.cache.mu.RUnlock()
-	if !known || health.Value.State != record.HealthQuarantined || fence == nil {
+	if !known || !up || fence == nil {
 		return h, nil
 	}
 	revision, err := c.store.Txn(fence...).Unchanged(health.Key, health.Revision).Delete(health.Key).Commit(ctx)

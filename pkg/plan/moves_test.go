@@ -377,3 +377,41 @@ func TestMovesComeToAnEndWhateverHostsDo(t *testing.T) {
 		}
 	})
 }
+
+func TestAsManyMoveAtATimeAsTheServiceSays(t *testing.T) {
+	for parallelism := 1; parallelism <= 3; parallelism++ {
+		w := newMovingWorld(t, 4, stopFirst(service("one", "one:1", 8), parallelism))
+		for _, h := range []string{"h1", "h2", "h3"} {
+			w.Leaving[h] = CauseDrain
+		}
+		least := 8
+		w.rest(t, func() { least = min(least, w.inService("one")) })
+		assert.Equal(t, least, 8-parallelism)
+		w.settled(t, 8)
+	}
+	w := newMovingWorld(t, 4, service("web", "web:1", 8))
+	for _, h := range []string{"h1", "h2", "h3"} {
+		w.Leaving[h] = CauseDrain
+	}
+	most := 0
+	w.rest(t, func() { most = max(most, len(w.Assignments)) })
+	assert.Equal(t, most, 9, "one at a time")
+	w.settled(t, 8)
+}
+
+func TestPredecessorReturnsWhenItsSuccessorIsLost(t *testing.T) {
+	w := newMovingWorld(t, 3, service("web", "web:1", 1))
+	w.Leaving["h1"] = CauseDrain
+	for w.Assignments[0].Phase != record.PhaseLeave {
+		w.step()
+		w.act(first)
+		w.Now = w.Now.Add(100 * time.Millisecond)
+	}
+	// Seen only when it is lost already.
+	w.die("h2")
+	w.HostLost["h2"] = true
+	delete(w.Leaving, "h1")
+	w.rest(t, nothing)
+	assert.Equal(t, w.on("h1"), 1)
+	w.settled(t, 1)
+}
