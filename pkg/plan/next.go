@@ -297,13 +297,6 @@ func (n *next) steady() {
 	n.move(m)
 }
 
-// Wanted compares the current release with the assignments that count: those of
-// lost hosts, and successors of replicas that move, are left out.
-func Wanted(s Snapshot) Difference {
-	n := &next{Snapshot: s}
-	return Diff(s.Templates, s.App.Release, n.sort().current)
-}
-
 func (n *next) stopped(service string) bool {
 	return n.App.Desired == record.DesiredStopped || slices.Contains(n.App.Stopped, service)
 }

@@ -212,8 +212,8 @@ type ContainerSpec struct {
 	Resources       model.Resources `json:"resources,omitzero"`
 	// Platform is "os/arch[/variant]"; empty means the engine's own.
 	Platform string `json:"platform,omitempty"`
-	// Fenced means that the container writes to something that another host
-	// may be given: the agent stops it when it cannot renew its lease in time.
+	// Fenced means that the container writes to a path of its host, which no
+	// other host has: it is neither moved nor replaced elsewhere by itself.
 	Fenced bool `json:"fenced,omitempty"`
 }
 
