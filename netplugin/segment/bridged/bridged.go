@@ -272,7 +272,7 @@ func (s *Segment) wanted(device string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.networks {
-		if device == segment.BridgeName(n.VNI) || device == segment.TunnelName(n.VNI) {
+		if device == segment.BridgeName(n.vni) || device == segment.TunnelName(n.vni) {
 			return true
 		}
 	}

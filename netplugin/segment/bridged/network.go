@@ -16,6 +16,8 @@ import (
 
 // network is a network that is present, and what the kernel was told about it.
 type network struct {
+	// vni is the number by which its devices are named; it never changes.
+	vni int
 	// mu guards everything below, and the kernel's entries of the network. It
 	// is taken after Segment.mu or alone, never before.
 	mu sync.Mutex
@@ -47,7 +49,7 @@ type station struct {
 
 func newNetwork(n segment.Network) *network {
 	return &network{
-		Network: n, here: map[netip.Addr]local{}, links: map[string]int{},
+		vni: n.VNI, Network: n, here: map[netip.Addr]local{}, links: map[string]int{},
 		placed: map[netip.Addr]place{}, stations: map[mac]*station{}, hosts: map[netip.Addr]bool{}, shortcut: byBridge{},
 	}
 }
