@@ -186,7 +186,7 @@ func (s *Segment) RemoveNetwork(id string) {
 	delete(s.changed, id)
 	shared := false
 	for _, other := range s.networks {
-		shared = shared || n != nil && other.VNI == n.VNI
+		shared = shared || n != nil && other.vni == n.vni
 	}
 	s.mu.Unlock()
 	if n == nil || shared {
@@ -197,9 +197,9 @@ func (s *Segment) RemoveNetwork(id string) {
 	n.dropStations()
 	n.mu.Unlock()
 	n.shortcut.Changed()
-	s.guard.drop(segment.TunnelName(n.VNI))
-	s.removeLink(segment.TunnelName(n.VNI))
-	s.removeLink(segment.BridgeName(n.VNI))
+	s.guard.drop(segment.TunnelName(n.vni))
+	s.removeLink(segment.TunnelName(n.vni))
+	s.removeLink(segment.BridgeName(n.vni))
 	if err := s.guard.unload(func() bool { return len(s.present()) > 0 }); err != nil {
 		s.Log.Warn("packet filter of bridged networks left behind", "error", err)
 	}
