@@ -102,8 +102,10 @@ type Driver struct {
 	// seen is how far etcd has come, unseen that the journal does not know
 	// it. restored is since when etcd is behind that, zero when it is not;
 	// until settled nothing is claimed.
-	seen              horizon
-	unseen            bool
+	seen   horizon
+	unseen bool
+	// unanswered says that a publishing transaction got no answer; guarded by mu.
+	unanswered        bool
 	restored, settled time.Time
 	// asked means that other hosts may have asked for addresses.
 	asked bool

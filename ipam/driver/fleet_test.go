@@ -48,8 +48,6 @@ type fleet struct {
 	server *storetest.Server
 	st     *store.Store
 	clock  *clock
-	// deaf hosts are told of no change, as while the watch is broken.
-	deaf bool
 }
 
 func newFleet(t testing.TB) *fleet {
@@ -107,9 +105,7 @@ func (f *fleet) host(id string, change ...func(*Config)) *host {
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
-		if !f.deaf {
-			_ = d.st.Follow(ctx, d.st.Keys.Net(), d.log, d.Observe)
-		}
+		_ = d.st.Follow(ctx, d.st.Keys.Net(), d.log, d.Observe)
 	}()
 	h := &host{Driver: d, f: f, dir: cfg.Dir, stop: sync.OnceFunc(func() {
 		cancel()

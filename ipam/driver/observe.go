@@ -49,9 +49,6 @@ func (d *Driver) touch(key string, put *store.Raw, revision int64) bool {
 		d.asked = d.asked || put != nil
 		return put != nil
 	}
-	if rest, ok := strings.CutPrefix(key, k.Endpoints()); ok {
-		return d.touchEndpoint(rest, put)
-	}
 	rest, ok := strings.CutPrefix(key, k.Pins())
 	if !ok {
 		return false
@@ -74,32 +71,6 @@ func (d *Driver) touch(key string, put *store.Raw, revision int64) bool {
 	}
 	n.unsure = n.unsure || matters
 	return matters
-}
-
-// touchEndpoint has an endpoint of this host published anew that is not in etcd
-// as it is here: a transaction that got no answer may be carried out late, after
-// those that came after it. rest is network and address. mu is held.
-func (d *Driver) touchEndpoint(rest string, put *store.Raw) bool {
-	id, address, _ := strings.Cut(rest, "/")
-	n := d.networks[id]
-	a, err := netip.ParseAddr(address)
-	if n == nil || err != nil || n.of(a) == nil {
-		return false
-	}
-	_, held := n.holder(a)
-	if put == nil {
-		if _, _, ours := d.guard(n, a); !held || !ours {
-			return false
-		}
-	} else {
-		e, err := store.Decode[record.Endpoint](*put)
-		_, going := n.unpin[a]
-		if err != nil || e.Host != d.cfg.Host || e.Machine || held || going || n.byEngine(d.cfg.Host, a) {
-			return false
-		}
-	}
-	n.dirty[a] = struct{}{}
-	return true
 }
 
 // agrees reports whether memory says of an address what a pin says.

@@ -88,11 +88,33 @@ func (d *Driver) tick(ctx context.Context, well bool) {
 			d.kick()
 			return
 		}
+		d.settleDoubt()
 		if err := d.giveBack(ctx); err != nil {
 			_ = d.saw(err)
 			d.log.Debug("give blocks back", "error", err)
 		}
 	}
+}
+
+// settleDoubt compares endpoints with etcd, a tick after it has come back: a
+// transaction that got no answer, as from an etcd that was paused, may have been
+// carried out after those that came later.
+func (d *Driver) settleDoubt() {
+	d.mu.Lock()
+	doubt := d.unanswered
+	d.unanswered = false
+	d.mu.Unlock()
+	if !doubt {
+		return
+	}
+	if _, err := d.Check(true); err != nil {
+		d.log.Debug("compare addresses with etcd", "error", err)
+		d.mu.Lock()
+		d.unanswered = true
+		d.mu.Unlock()
+		return
+	}
+	d.kick()
 }
 
 // wakeUnless is the wake channel, or, after an error, one that never wakes:
@@ -176,6 +198,9 @@ func (d *Driver) publish(ctx context.Context, n *network) (more bool, err error)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if absent(err) {
+		d.unanswered = true
+	}
 	if err != nil && !n.gone {
 		// A block may have been taken away, or the network.
 		n.unsure = n.unsure || errors.Is(err, store.ErrConflict)

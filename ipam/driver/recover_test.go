@@ -272,7 +272,6 @@ func TestRestoredEtcdSeenFromTheJournal(t *testing.T) {
 
 func TestCheckMends(t *testing.T) {
 	f := newFleet(t)
-	f.deaf = true // it would set right by itself what follows
 	n := f.subnet("10.1.0.0/24")
 	h := f.host("a")
 	pool := h.join(n)
