@@ -42,7 +42,7 @@ func (m machineFacts) fill(ctx context.Context, h *record.HostFacts, log *slog.L
 	if err := unix.Statfs(m.disk, &s); err == nil {
 		h.DiskBytes = int64(s.Blocks) * s.Bsize //nolint:gosec // a disk has less than 8 EiB
 	}
-	h.CertificateUntil = m.certificateUntil()
+	h.CertificateUntil, h.CertificateBy = m.ownCertificate()
 	gpus, err := nvidia(filepath.Join(m.proc, "driver/nvidia/gpus"))
 	if err != nil {
 		log.Warn("GPUs cannot be read", "error", err)
@@ -60,19 +60,21 @@ func (m machineFacts) fill(ctx context.Context, h *record.HostFacts, log *slog.L
 	h.Generic, h.Runtimes, h.Volumes, h.Strangers = inv.Generic, inv.Runtimes, inv.Volumes, inv.Strangers
 }
 
-func (m machineFacts) certificateUntil() time.Time {
+// ownCertificate tells until when the host's certificate holds, and who has
+// signed it.
+func (m machineFacts) ownCertificate() (until time.Time, by string) {
 	if m.certificate == "" {
-		return time.Time{}
+		return until, ""
 	}
 	text, err := os.ReadFile(m.certificate)
 	if err != nil {
-		return time.Time{}
+		return until, ""
 	}
 	c, err := ca.ParseCertificate(text)
 	if err != nil {
-		return time.Time{}
+		return until, ""
 	}
-	return c.NotAfter.UTC()
+	return c.NotAfter.UTC(), ca.SignedBy(c)
 }
 
 // nvidia reads the GPUs that NVIDIA's kernel driver has. The engine's own

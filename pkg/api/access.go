@@ -112,6 +112,7 @@ var exceptions = map[string]need{
 	"GET /v1/users/{user}": {users, record.RoleAdmin, whole},
 	"GET /v1/tokens":       {users, record.RoleAdmin, whole},
 	"GET /v1/audit":        {users, record.RoleAdmin, whole},
+	"GET /v1/ca":           {users, record.RoleAdmin, whole},
 }
 
 // needOf is what a path, as it is registered, asks of its caller: reading asks
@@ -162,6 +163,7 @@ var actions = map[string]string{
 	"POST /v1/tokens":                          "token create",
 	"DELETE /v1/tokens/{token}":                "token rm",
 	"DELETE /v1/users/{user}":                  "user rm",
+	"POST /v1/ca":                              "ca rotate",
 	"POST /v1/join/host":                       "join as host",
 	"POST /v1/join/user":                       "join as user",
 	"POST /v1/renew":                           "renew certificate",

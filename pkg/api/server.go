@@ -39,6 +39,7 @@ type Backend interface {
 	HostWorkBackend
 	AccessBackend
 	PlacementBackend
+	CABackend
 	// Agent serves a request about a task through its host's agent.
 	Agent(task string, w http.ResponseWriter, r *http.Request)
 	// Leader returns a handler that passes requests on to the leading
@@ -103,6 +104,7 @@ func NewHandler(b Backend, tunnel http.Handler, log *slog.Logger) http.Handler {
 	hostPaths(b, read, lead)
 	hostWorkPaths(b, read, lead)
 	placementPaths(b, read, lead)
+	caPaths(b, read, lead)
 	lead("POST /v1/hosts", s.registerHost)
 	lead("DELETE /v1/hosts/{host}", func(w http.ResponseWriter, r *http.Request) error {
 		force := r.URL.Query().Get("force") == "1"

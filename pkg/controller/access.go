@@ -96,6 +96,7 @@ func judge(it store.Item[record.User], name string, cert *x509.Certificate) (bec
 		next.Until = cert.NotAfter
 	}
 	next.SerialNumbers = keepSerials(next.SerialNumbers, serial)
+	next.CertifiedBy = ca.SignedBy(cert)
 	return &next, nil
 }
 
@@ -287,7 +288,7 @@ func (c *Controller) certify(a *ca.Authority, u record.User, csr string) ([]byte
 	if err != nil {
 		return nil, u, err
 	}
-	u.Until = parsed.NotAfter
+	u.Until, u.CertifiedBy = parsed.NotAfter, ca.SignedBy(parsed)
 	u.SerialNumbers = keepSerials(u.SerialNumbers, parsed.SerialNumber.Text(16))
 	return cert, u, nil
 }

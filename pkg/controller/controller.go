@@ -60,11 +60,15 @@ type Controller struct {
 	fleet, url string
 	config     *controllerconfig.Config
 	configDir  string
+	dataDir    string
 	etcd       etcdAccess
 	authority  *ca.Authority
-	store      *store.Store
-	cache      *cache
-	hub        *tunnel.Hub
+	// trustedAtStart is what this controller, and etcd in it, trusts since its
+	// start, in the words of trustSet.
+	trustedAtStart string
+	store          *store.Store
+	cache          *cache
+	hub            *tunnel.Hub
 	// calls reaches hosts; it is the hub.
 	calls hostCalls
 	log   *slog.Logger
@@ -159,6 +163,7 @@ func open(ctx context.Context, o Options) (*Controller, func(), error) {
 		url:       "https://" + net.JoinHostPort(cfg.Advertise, strconv.Itoa(cfg.APIPort)),
 		config:    cfg,
 		configDir: o.ConfigDir,
+		dataDir:   o.DataDir,
 		etcd:      access,
 		authority: authority,
 		store:     store.New(access.client, cfg.Fleet),
@@ -169,6 +174,10 @@ func open(ctx context.Context, o Options) (*Controller, func(), error) {
 		resign:    make(chan struct{}, 1),
 		boot:      newID(),
 		began:     o.Now().UTC(),
+	}
+	if c.trustedAtStart, err = trustSet(authority.Bundle()); err != nil {
+		stop()
+		return nil, nil, err
 	}
 	c.cache, c.calls = newCache(c.fleet), c.hub
 	if err := c.bootstrap(ctx); err != nil {
@@ -229,6 +238,7 @@ func (c *Controller) run(ctx context.Context, listen string) error {
 	g.Go(func() error { return ignoreEnd(ctx, c.store.Follow(ctx, c.store.Keys.Prefix(), c.log, c.cache.apply)) })
 	g.Go(func() error { return c.register(ctx) })
 	g.Go(func() error { return c.elect(ctx) })
+	g.Go(func() error { return c.keepAuthority(ctx) })
 	g.Go(func() error {
 		select {
 		case <-c.etcd.ended: // nil, so for ever, unless etcd is embedded

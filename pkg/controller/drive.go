@@ -24,6 +24,7 @@ func (c *Controller) drive(ctx context.Context) error {
 	drivers.Go(func() { c.keepMembership(ctx) })
 	drivers.Go(func() { c.keepControllers(ctx) })
 	drivers.Go(func() { c.keepScale(ctx) })
+	drivers.Go(func() { c.keepRotation(ctx) })
 	running := map[string]bool{}
 	ended := make(chan string)
 	up := map[string]bool{}

@@ -35,7 +35,7 @@ func (f *fleetAdopter) Adopt(ctx context.Context, m adoption) (string, error) {
 		name = m.host // it was begun under this name
 	}
 	o := fleet.AdoptOptions{AddOptions: fleet.AddOptions{
-		Controller: f.c, Fleet: f.c.fleet, CA: f.c.authority.Certificate(), Endpoint: m.machine.Endpoint,
+		Controller: f.c, Fleet: f.c.fleet, CA: f.c.signer().Bundle(), Endpoint: m.machine.Endpoint,
 		Name: name, Labels: m.labels, Kit: k,
 	}}
 	if o.SSH, err = sshOptions(m); err != nil {

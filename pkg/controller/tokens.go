@@ -49,7 +49,7 @@ func (c *Controller) CreateToken(ctx context.Context, r api.TokenRequest) (api.I
 	if r.TTL == 0 {
 		r.TTL = tokenLife
 	}
-	signer, err := ca.Fingerprint(c.signer().Certificate())
+	signer, err := ca.Fingerprint(c.server().Certificate())
 	if err != nil {
 		return none, err
 	}

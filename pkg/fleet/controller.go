@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -418,7 +417,9 @@ func (i *initiation) readVolumes(ctx context.Context, f *found) error {
 	return nil
 }
 
-func sameCA(a, b []byte) bool { return bytes.Equal(bytes.TrimSpace(a), bytes.TrimSpace(b)) }
+// sameCA reports whether two bundles are of one fleet: they have an authority in
+// common, which a fleet's have at each step of changing it.
+func sameCA(a, b []byte) bool { return shareCA(a, b) }
 
 // removeController takes a controller's container and volumes away, and with
 // them the fleet's state.

@@ -110,6 +110,9 @@ type User struct {
 	// are of those that still hold (hexadecimal).
 	Until         time.Time `json:"until,omitzero"`
 	SerialNumbers []string  `json:"serialNumbers,omitempty"`
+	// CertifiedBy names the authority that has signed the newest of them, by
+	// ca.Authority.KeyID; empty in records of older programs.
+	CertifiedBy string `json:"certifiedBy,omitempty"`
 	// RemovedAt is when the user's rights were taken away last: certificates
 	// from before are refused for ever.
 	RemovedAt time.Time `json:"removedAt,omitzero"`

@@ -68,6 +68,9 @@ type HostFacts struct {
 	Strangers int `json:"strangers,omitempty"`
 	// CertificateUntil is the end of the host's own certificate.
 	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
+	// CertificateBy names the authority that has signed it, by
+	// ca.Authority.KeyID.
+	CertificateBy string `json:"certificateBy,omitempty"`
 	// Routes are the destinations of the host's own routes, in CIDR form.
 	Routes []string `json:"routes,omitempty"`
 	// Listening are the ports that something on the host other than Clocker

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,7 +32,8 @@ type Sealed struct {
 	// while the authority is being changed; no secret.
 	Certificate []byte
 	// Key is the PKCS #8 PEM of the root's key, encrypted by age to an
-	// X25519 recipient.
+	// X25519 recipient; while the authority is being changed, that of the other
+	// one follows.
 	Key []byte
 	// Identity is the age identity that opens Key. It is kept apart from
 	// Key, readable by its owner only.
@@ -74,17 +74,9 @@ func (s Sealed) Open(now func() time.Time) (*Authority, error) {
 	if now == nil {
 		now = time.Now
 	}
-	ids, err := age.ParseIdentities(bytes.NewReader(s.Identity))
+	plain, err := s.decrypt()
 	if err != nil {
-		return nil, fmt.Errorf("open CA: read identity: %w", err)
-	}
-	r, err := age.Decrypt(bytes.NewReader(s.Key), ids...)
-	if err != nil {
-		return nil, fmt.Errorf("open CA: %w: %w", ErrIdentity, err)
-	}
-	plain, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("open CA: %w: %w", ErrIdentity, err)
+		return nil, err
 	}
 	key, err := decodeKey(plain)
 	if err != nil {

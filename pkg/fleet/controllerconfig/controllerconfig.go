@@ -142,17 +142,24 @@ func Parse(b []byte) (*Config, error) {
 	return c, nil
 }
 
-// RootTLS is what the controller talks to its embedded etcd with.
+// RootTLS is what the controller talks to its embedded etcd with. Certificate and
+// key are read for each connection; authorities once.
 func RootTLS(dir string) (*tls.Config, error) {
 	pool, err := Pool(filepath.Join(dir, ca.CertificateFile))
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, RootCertFile), filepath.Join(dir, RootKeyFile))
-	if err != nil {
-		return nil, fmt.Errorf("read root certificate: %w", err)
+	read := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, RootCertFile), filepath.Join(dir, RootKeyFile))
+		if err != nil {
+			return nil, fmt.Errorf("read root certificate: %w", err)
+		}
+		return &pair, nil
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, MinVersion: tls.VersionTLS13}, nil
+	if _, err := read(nil); err != nil {
+		return nil, err
+	}
+	return &tls.Config{GetClientCertificate: read, RootCAs: pool, MinVersion: tls.VersionTLS13}, nil
 }
 
 // Pool reads a pool of trusted certificates from a PEM file.
