@@ -40,7 +40,8 @@ func (f *fleet) authority(t *testing.T) (api.CA, error) {
 	if r.code != 0 {
 		return out, r.err()
 	}
-	return out, json.Unmarshal([]byte(r.stdout), &out)
+	err := json.Unmarshal([]byte(r.stdout), &out)
+	return out, err
 }
 
 // hostFiles copies what a host has to show for itself.

@@ -224,7 +224,8 @@ func (c *Controller) CA(ctx context.Context) (api.CA, error) {
 		}
 		out.Bearers = append(out.Bearers, b)
 	}
-	return out, c.authorities(&out)
+	err = c.authorities(&out)
+	return out, err
 }
 
 // authorities are those that this controller trusts by now.

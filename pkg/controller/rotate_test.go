@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,7 +119,7 @@ func startAlone(t *testing.T) *alone {
 			a.runs++
 			a.mu.Unlock()
 			if err := Run(ctx, o); err != nil && !errors.Is(err, errAuthority) && ctx.Err() == nil {
-				slog.Warn("controller ended", "error", err)
+				t.Log("controller ended:", err)
 				select {
 				case <-ctx.Done():
 				case <-time.After(100 * time.Millisecond):
