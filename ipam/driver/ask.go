@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -146,10 +148,17 @@ func (d *Driver) answerAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	maps.DeleteFunc(d.refused, func(key string, _ time.Time) bool {
+		return !slices.ContainsFunc(asks, func(it store.Item[record.Ask]) bool { return it.Key == key })
+	})
 	for _, it := range asks {
 		if it.Value.Refused != "" {
 			// Whoever asked is gone if it has not read that by now.
-			if age := d.cfg.Now().Sub(d.refused[it.Key]); d.refused[it.Key].IsZero() || age < time.Minute {
+			since, known := d.refused[it.Key]
+			if !known { // By an earlier run, or without its learning of it.
+				d.refused[it.Key] = d.cfg.Now()
+			}
+			if !known || d.cfg.Now().Sub(since) < time.Minute {
 				continue
 			}
 			delete(d.refused, it.Key)
@@ -201,7 +210,13 @@ func (d *Driver) answer(ctx context.Context, it store.Item[record.Ask]) error {
 		return nil
 	}
 	if err != nil {
-		return err // Open: the address stays lent until the question is gone.
+		// Open: the address stays lent until etcd has the pin, or no more the
+		// question.
+		d.mu.Lock()
+		delete(n.lending, a)
+		n.open[a] = struct{}{}
+		d.mu.Unlock()
+		return err
 	}
 	d.mu.Lock()
 	delete(n.lending, a)

@@ -95,7 +95,7 @@ func (d *Driver) claimNext(ctx context.Context, n *network, f *family) error {
 			return nil // Another caller was faster.
 		}
 		var candidates []int
-		if f.taken != nil && !n.unsure {
+		if f.taken != nil && (looked || !n.unsure) {
 			candidates = f.share.Layout().Candidates(d.cfg.Host, f.taken, f.appetite(d.cfg.Now()))
 		}
 		d.mu.Unlock()
@@ -159,6 +159,7 @@ func (d *Driver) claimBlocks(ctx context.Context, n *network, f *family, is []in
 	pins := d.st.Keys.NetworkPins(n.id)
 	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(d.st.Keys.Network(n.id)), ">", 0)}
 	ops := []clientv3.Op{clientv3.OpGet(pins, clientv3.WithPrefix())}
+	defer d.claiming(n, f, is)()
 	for _, i := range is {
 		key := d.st.Keys.Block(n.id, f.block(i))
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(key), "=", 0))
@@ -186,9 +187,27 @@ func (d *Driver) claimBlocks(ctx context.Context, n *network, f *family, is []in
 	}
 	d.own(n, f, r.Header.Revision, pinned, is...)
 	d.mu.Lock()
+	n.doneReading(r.Header.Revision)
 	f.grown, f.hunger = now, len(is)
 	d.mu.Unlock()
 	return nil
+}
+
+// claiming notes that blocks are being claimed, and their pins read, until done
+// is called.
+func (d *Driver) claiming(n *network, f *family, is []int) (done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n.startReading()
+	for _, i := range is {
+		f.claiming[i] = true
+	}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		n.passed = nil
+		clear(f.claiming)
+	}
 }
 
 func (d *Driver) owned(now time.Time) record.Block {

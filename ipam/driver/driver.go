@@ -107,6 +107,9 @@ type Driver struct {
 	// unanswered says that a publishing transaction got no answer; guarded by mu.
 	unanswered        bool
 	restored, settled time.Time
+	// strangers means that etcd may say of networks that are not known here
+	// that something of them is this host's.
+	strangers bool
 	// asked means that other hosts may have asked for addresses.
 	asked bool
 	// rebuilding is since when old blocks of a network are watched.
@@ -135,6 +138,8 @@ func Open(cfg Config) (*Driver, error) {
 	if err := d.open(filepath.Join(cfg.Dir, "addresses.journal")); err != nil {
 		return nil, fmt.Errorf("open address journal: %w", err)
 	}
+	// What an earlier run published at its end may come after what this one does.
+	d.unanswered = len(d.networks) > 0
 	for _, n := range d.networks {
 		n.afterReplay(d.cfg.Host)
 	}

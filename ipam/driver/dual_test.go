@@ -16,16 +16,13 @@ import (
 // join6 makes the host use a network's IPv6 half and returns the pool.
 func (h *host) join6(n record.Network) string {
 	h.f.Helper()
-	r, err := h.RequestPool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: n.Subnet6, V6: true, Options: map[string]string{OptNetwork: n.ID}})
-	assert.NilError(h.f, err)
-	return r.PoolID
+	return h.pool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: n.Subnet6, V6: true, Options: map[string]string{OptNetwork: n.ID}}).PoolID
 }
 
 // make6 makes the IPv6 pool of a network made by hand.
 func (h *host) make6(subnet string) (pool, got string) {
 	h.f.Helper()
-	r, err := h.RequestPool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: subnet, V6: true})
-	assert.NilError(h.f, err)
+	r := h.pool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: subnet, V6: true})
 	return r.PoolID, r.Pool
 }
 

@@ -143,19 +143,35 @@ func (h *host) crashed() string {
 	return dir
 }
 
+// pool requests a pool that must be given. A call that etcd did not answer in
+// the time that a call has, as on a machine with much else to do, is repeated.
+func (h *host) pool(r *ipam.RequestPoolRequest) *ipam.RequestPoolResponse {
+	h.f.Helper()
+	var got *ipam.RequestPoolResponse
+	assert.NilError(h.f, patiently(func() (err error) { got, err = h.RequestPool(r); return err }))
+	return got
+}
+
+func patiently(call func() error) error {
+	for end := time.Now().Add(60 * time.Second); ; {
+		err := call()
+		if err == nil || !strings.Contains(err.Error(), "etcd unreachable") || time.Now().After(end) {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
 // join makes the host use a network, as the agent does, and returns the pool.
 func (h *host) join(n record.Network) string {
 	h.f.Helper()
-	r, err := h.RequestPool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: n.Subnet, Options: map[string]string{OptNetwork: n.ID}})
-	assert.NilError(h.f, err)
-	return r.PoolID
+	return h.pool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: n.Subnet, Options: map[string]string{OptNetwork: n.ID}}).PoolID
 }
 
 // make makes a network by hand and returns its pool and subnet.
 func (h *host) make(subnet string) (pool, got string) {
 	h.f.Helper()
-	r, err := h.RequestPool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: subnet})
-	assert.NilError(h.f, err)
+	r := h.pool(&ipam.RequestPoolRequest{AddressSpace: LocalSpace, Pool: subnet})
 	return r.PoolID, r.Pool
 }
 
@@ -174,8 +190,8 @@ func (h *host) request1(pool, address, name string) (string, error) {
 // get requests an address that must be given and returns it without its mask.
 func (h *host) get(pool, address, name string) string {
 	h.f.Helper()
-	s, err := h.request1(pool, address, name)
-	assert.NilError(h.f, err)
+	var s string
+	assert.NilError(h.f, patiently(func() (err error) { s, err = h.request1(pool, address, name); return err }))
 	return netip.MustParsePrefix(s).Addr().String()
 }
 
@@ -211,7 +227,7 @@ func (f *fleet) wait(check func() error) {
 			return poll.Continue("%v", err)
 		}
 		return poll.Success()
-	}, poll.WithTimeout(60*time.Second), poll.WithDelay(5*time.Millisecond))
+	}, poll.WithTimeout(3*time.Minute), poll.WithDelay(5*time.Millisecond))
 }
 
 // waitEndpoints waits until etcd says exactly that these addresses are held.

@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -23,7 +22,8 @@ type sight struct {
 	revision int64
 	blocks   []blockAt
 	pins     []pinAt
-	// asked are the addresses that other hosts ask this one for.
+	// asked are the addresses that other hosts ask this one for, and were not
+	// refused.
 	asked map[netip.Addr]bool
 }
 
@@ -76,8 +76,8 @@ func (d *Driver) see(ctx context.Context, id string) (sight, error) {
 	s.asked = map[netip.Addr]bool{}
 	for _, kv := range part(3) {
 		var ask record.Ask
-		if json.Unmarshal(kv.Value, &ask) != nil || ask.Network != id {
-			continue
+		if json.Unmarshal(kv.Value, &ask) != nil || ask.Network != id || ask.Refused != "" {
+			continue // What was refused is never granted, also when nobody reads it.
 		}
 		if a, err := netip.ParseAddr(ask.Address); err == nil {
 			s.asked[a] = true
@@ -108,20 +108,26 @@ func readPins(kvs []*mvccpb.KeyValue, prefix string) ([]pinAt, error) {
 // not ours any more are withdrawn. The network is locked. It returns
 // [store.ErrNotFound] when the network was removed.
 func (d *Driver) look(ctx context.Context, n *network) error {
-	s, err := d.see(ctx, n.id)
-	if errors.Is(err, store.ErrNotFound) {
-		d.mu.Lock()
-		d.lost(n)
-		d.mu.Unlock()
+	for again := true; again; { // What is not pinned the second time never will be.
+		d.startLook(n)
+		s, err := d.see(ctx, n.id)
+		if err == nil {
+			again, err = d.believe(ctx, n, s)
+		}
+		if d.endLook(n, s.revision, err); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// believe makes memory agree with what etcd said. again reports whether some
+// that it said may have been overtaken by what an earlier run said late.
+func (d *Driver) believe(ctx context.Context, n *network, s sight) (again bool, err error) {
 	stray, err := d.compare(n, s)
 	if err != nil {
-		return err
+		return false, err
 	}
-	again := false
 	for _, b := range stray {
 		// The new revision makes a late answer to an older transaction of
 		// ours about this block fail.
@@ -131,16 +137,10 @@ func (d *Driver) look(ctx context.Context, n *network) error {
 		again = again || f.fence[i]
 		d.mu.Unlock()
 		if err := d.adopt(ctx, n, f, i, b.revision); err != nil {
-			return err
+			return false, err
 		}
 	}
-	d.mu.Lock()
-	n.unsure = false
-	d.mu.Unlock()
-	if again {
-		return d.look(ctx, n) // What is not pinned now never will be.
-	}
-	return nil
+	return again, nil
 }
 
 // adopt takes a block into use that is ours in etcd at the given revision.
@@ -271,6 +271,7 @@ func (d *Driver) lost(n *network) {
 	n.gone, n.unsure = true, false
 	clear(n.dirty)
 	clear(n.unpin)
+	clear(n.open)
 	for _, f := range n.halves() {
 		f.share.EachLent(func(h ipam.Held) {
 			f.share.Return(h.Addr, d.cfg.Now())

@@ -55,6 +55,13 @@ type network struct {
 	tried map[netip.Addr]bool
 	// lending are addresses that may, or may not, have become a pin.
 	lending map[netip.Addr]struct{}
+	// open are addresses that are lent for a question whose answer may, or may
+	// not, have reached etcd, or whose asker may have gone: they are looked at
+	// until etcd has the pin, or the question no more.
+	open map[netip.Addr]struct{}
+	// passed are the revisions at which pins changed while somebody reads the
+	// network; nil while nobody does.
+	passed map[netip.Addr]int64
 	// doubts are the addresses of which it is looked whether their holders are
 	// gone: nil while it is, then the holder that is.
 	doubts map[netip.Addr]*ipam.Held
@@ -84,6 +91,8 @@ type family struct {
 	fence map[int]bool
 	// old are blocks of a lost journal, with their revisions.
 	old map[int]int64
+	// claiming are the blocks that a claim is on its way for.
+	claiming map[int]bool
 	// growing means that a block is being claimed ahead of need.
 	growing bool
 	// grown is when a block was claimed last, hunger how many at once.
@@ -127,7 +136,7 @@ func newNetwork(r record.Network, cooldown time.Duration) (*network, error) {
 	n := &network{
 		ops: make(chan struct{}, 1), id: r.ID, record: r, cooldown: cooldown,
 		dirty: map[netip.Addr]struct{}{}, notes: map[netip.Addr]Note{}, pins: map[netip.Addr]*pin{}, unpin: map[netip.Addr]string{},
-		busy: map[netip.Addr]chan struct{}{}, kept: map[string]waiting{}, keep: map[netip.Addr]string{}, tried: map[netip.Addr]bool{}, lending: map[netip.Addr]struct{}{},
+		busy: map[netip.Addr]chan struct{}{}, kept: map[string]waiting{}, keep: map[netip.Addr]string{}, tried: map[netip.Addr]bool{}, lending: map[netip.Addr]struct{}{}, open: map[netip.Addr]struct{}{},
 		doubts: map[netip.Addr]*ipam.Held{},
 	}
 	for i, gateway := range []string{r.Gateway, r.Gateway6} {
@@ -139,7 +148,7 @@ func newNetwork(r record.Network, cooldown time.Duration) (*network, error) {
 			return nil, fmt.Errorf("read network %s: %w", r.ID, err)
 		}
 		n.families[i] = &family{
-			grid: layouts[i], subnet: layouts[i].Subnet(), gateway: g, share: ipam.NewShare(layouts[i], cooldown), revisions: map[int]int64{}, old: map[int]int64{}, fence: map[int]bool{},
+			grid: layouts[i], subnet: layouts[i].Subnet(), gateway: g, share: ipam.NewShare(layouts[i], cooldown), revisions: map[int]int64{}, old: map[int]int64{}, fence: map[int]bool{}, claiming: map[int]bool{},
 		}
 	}
 	return n, nil

@@ -49,6 +49,10 @@ func (d *Driver) touch(key string, put *store.Raw, revision int64) bool {
 		d.asked = d.asked || put != nil
 		return put != nil
 	}
+	if rest, ok := strings.CutPrefix(key, k.Blocks()); ok {
+		id, cidr, _ := strings.Cut(rest, "/")
+		return d.touchBlock(id, cidr, put)
+	}
 	rest, ok := strings.CutPrefix(key, k.Pins())
 	if !ok {
 		return false
@@ -56,8 +60,15 @@ func (d *Driver) touch(key string, put *store.Raw, revision int64) bool {
 	id, address, _ := strings.Cut(rest, "/")
 	n := d.networks[id]
 	a, err := netip.ParseAddr(address)
+	if n == nil && put != nil {
+		p, err := store.Decode[record.Pin](*put)
+		return err == nil && p.Host == d.cfg.Host && !p.Released && d.touchStranger(id)
+	}
 	if n == nil || err != nil || n.of(a) == nil {
 		return false
+	}
+	if n.passed != nil {
+		n.passed[a] = revision
 	}
 	n.forgetKept(a, revision)
 	_, lent := n.of(a).share.Lent(a)

@@ -62,12 +62,17 @@ func (d *Driver) comparePins(n *network, s sight) {
 			p.lost, p.revision = true, 0
 		}
 	}
+	clear(n.open)
 	for _, f := range n.halves() {
 		f.share.EachLent(func(h ipam.Held) {
 			_, pinned := there[h.Addr]
 			_, lending := n.lending[h.Addr]
 			i, _ := f.grid.Index(h.Addr)
-			if !pinned && !lending && !s.asked[h.Addr] && n.pins[h.Addr] == nil && !f.fence[i] {
+			switch {
+			case pinned || lending || n.pins[h.Addr] != nil || f.fence[i]:
+			case s.asked[h.Addr]:
+				n.open[h.Addr] = struct{}{} // Granted, or withdrawn, in a moment.
+			default:
 				d.unlend(n, f, h.Addr)
 			}
 		})

@@ -33,6 +33,9 @@ func (d *Driver) Run(ctx context.Context) error {
 			err = d.republish(ctx)
 		}
 		if err == nil {
+			err = d.meetStrangers(ctx)
+		}
+		if err == nil {
 			err = d.flush(ctx)
 		}
 		var again <-chan time.Time
@@ -177,7 +180,8 @@ func (d *Driver) publish(ctx context.Context, n *network) (more bool, err error)
 	}
 	defer unlock()
 	d.mu.Lock()
-	idle, unsure := n.gone || len(n.dirty) == 0 && !n.unsure, n.unsure
+	unsure := n.unsure || len(n.open) > 0
+	idle := n.gone || len(n.dirty) == 0 && !unsure
 	d.mu.Unlock()
 	if idle {
 		return false, nil

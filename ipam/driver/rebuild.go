@@ -119,11 +119,13 @@ func (d *Driver) rebuildBlock(ctx context.Context, n *network, f *family, i int,
 	if err := commit.Wait(); err != nil {
 		return err
 	}
+	defer d.claiming(n, f, []int{i})()
 	if err := d.adopt(ctx, n, f, i, rev); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	n.doneReading(f.revisions[i])
 	delete(f.old, i)
 	return nil
 }

@@ -83,7 +83,8 @@ func ask(t testing.TB, l *ledger, h *host, pool, id string, callers, each int) {
 	for range callers {
 		wg.Go(func() {
 			for range each {
-				s, err := h.request1(pool, "", "")
+				var s string
+				err := patiently(func() (err error) { s, err = h.request1(pool, "", ""); return err })
 				if err != nil {
 					t.Errorf("%s: %v", id, err)
 					return

@@ -64,6 +64,28 @@ func (d *Driver) all() []*network {
 	return ns
 }
 
+// meetStrangers discovers what etcd says is this host's since it was read
+// whole: what an earlier run, or a call that has given up, asked etcd for may
+// come late.
+func (d *Driver) meetStrangers(ctx context.Context) error {
+	d.mu.Lock()
+	due := d.strangers
+	d.strangers = false
+	d.mu.Unlock()
+	if !due {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*d.cfg.Timeout)
+	defer cancel()
+	err := d.discover(ctx)
+	if err != nil {
+		d.mu.Lock()
+		d.strangers = true
+		d.mu.Unlock()
+	}
+	return err
+}
+
 // discover makes networks known that this host has uses or blocks of in etcd
 // but nothing in the journal: a crash came before the journal had them, or
 // etcd did not hear that they were given up. What becomes of them is then
