@@ -37,6 +37,10 @@ type Options struct {
 	AtOnce int
 	// Latency is what making, starting and stopping a container takes each.
 	Latency time.Duration
+	// LeaseSeconds is how long a host counts as alive after its agent was last
+	// heard of; 0 means as long as with real agents. Here they share a few
+	// processors with each other and with etcd, and come late all at once.
+	LeaseSeconds int64
 	// Followers is how many watches there are of the names of the fleet, as
 	// each real host has one.
 	Followers int
@@ -277,7 +281,7 @@ func (f *fleet) startHosts(ctx context.Context) error {
 			defer client.Close() //nolint:errcheck // it ends here
 			agent.Simulate(hostCtx, agent.Simulation{
 				Fleet: fleetName, Host: id, Store: store.New(client, fleetName), Engine: newEngine(i, f.o.Latency),
-				Boot: fmt.Sprint(i), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+				Boot: fmt.Sprint(i), Log: slog.New(slog.DiscardHandler), Now: time.Now, LeaseSeconds: f.o.LeaseSeconds,
 			})
 		}()
 	}

@@ -28,6 +28,15 @@ func cpu(pid int) time.Duration {
 	return time.Duration(user+system) * time.Second / ticks
 }
 
+// Load says how busy the machine is, in the words of uptime.
+func Load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if f := strings.Fields(string(b)); err == nil && len(f) >= 3 {
+		return "load " + strings.Join(f[:3], ", ") + " over 1, 5, 15 minutes"
+	}
+	return "load unknown"
+}
+
 // memory is a process's resident memory in bytes, now and at most so far.
 func memory(pid int) (now, peak int64) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

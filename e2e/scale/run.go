@@ -3,6 +3,7 @@ package scale
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,7 +42,7 @@ type scenario struct {
 }
 
 // Run plays the scenario: applications are deployed, looked at, a tenth of the
-// hosts dies, the leader dies, and everything is removed. It tells each step as
+// hosts dies, a host is drained, the leader dies, and everything is removed. It tells each step as
 // it is over.
 func Run(ctx context.Context, o Options, say func(Row)) ([]Row, error) {
 	began := time.Now()
@@ -55,7 +56,7 @@ func Run(ctx context.Context, o Options, say func(Row)) ([]Row, error) {
 		return nil, err
 	}
 	s.tell(Row{Step: fmt.Sprintf("start: %d agents", o.Hosts), Took: time.Since(began)})
-	for _, step := range []func(context.Context) error{s.deploy, s.look, s.lose, s.takeOver, s.remove} {
+	for _, step := range []func(context.Context) error{s.deploy, s.look, s.lose, s.rebalance, s.drain, s.takeOver, s.remove} {
 		if err := step(ctx); err != nil {
 			return s.rows, err
 		}
@@ -126,11 +127,25 @@ type told struct {
 	lines int
 	// lost says that the stream broke: the release goes on without it.
 	lost bool
-	err  error
+	// again is how often no controller could be reached.
+	again int
+	err   error
 }
 
-// deployOne deploys an application and reads what is told of it.
+// deployOne deploys an application and reads what is told of it. A controller
+// that could not be reached has done nothing, and is asked again: its callers
+// share this machine with a thousand agents.
 func (s *scenario) deployOne(ctx context.Context, name string, replicas int) told {
+	t := s.tryDeploy(ctx, name, replicas)
+	for again := 0; errors.Is(t.err, api.ErrUnreachable) && again < 10; {
+		again++
+		t = s.tryDeploy(ctx, name, replicas)
+		t.again = again
+	}
+	return t
+}
+
+func (s *scenario) tryDeploy(ctx context.Context, name string, replicas int) told {
 	t, done, problem := told{}, "", ""
 	err := s.api.Deploy(ctx, api.DeployRequest{Application: application(name, replicas)}, func(p api.Progress) error {
 		t.lines++
@@ -169,13 +184,13 @@ func (s *scenario) deploy(ctx context.Context) error {
 				results <- s.deployOne(ctx, appName(i), each)
 			}()
 		}
-		lines, lost := 0, 0
+		lines, lost, again := 0, 0, 0
 		for range s.o.Applications {
 			t := <-results
 			if t.err != nil {
 				return "", t.err
 			}
-			lines += t.lines
+			lines, again = lines+t.lines, again+t.again
 			if t.lost {
 				lost++
 			}
@@ -183,6 +198,9 @@ func (s *scenario) deploy(ctx context.Context) error {
 		err := s.tally.await(ctx, "every replica to run", func(t *tally) bool { return t.good == each*s.o.Applications })
 		note := fmt.Sprintf("first assignment after %s; %d lines of progress; %.0f containers/s", short(s.tally.since(began, "assigned")),
 			lines, float64(each*s.o.Applications)/time.Since(began).Seconds())
+		if again > 0 {
+			note += fmt.Sprintf("; %d times no controller was reached in time", again)
+		}
 		if lost > 0 {
 			note += fmt.Sprintf("; %d streams of progress broke", lost)
 		}
@@ -243,6 +261,33 @@ func (s *scenario) lose(ctx context.Context) error {
 		err = s.tally.await(ctx, "what dead hosts ran to run elsewhere", func(t *tally) bool { return t.good == want })
 		return fmt.Sprintf("%d replicas; all leases gone after %s, first lost %s, first new assignment %s", moved, short(noticed),
 			short(s.tally.since(began, record.HealthLost)), short(s.tally.since(began, "assigned"))), err
+	})
+}
+
+// rebalance asks for a plan, which changes nothing: dead hosts count no more.
+func (s *scenario) rebalance(ctx context.Context) error {
+	return s.measure(ctx, "rebalance --plan", func(ctx context.Context) (string, error) {
+		moves, err := s.api.PlanRebalance(ctx, 0)
+		if errors.Is(err, api.ErrUnreachable) { // the client waits no longer than for any question
+			return "no answer in time", nil
+		}
+		return fmt.Sprintf("%d moves", len(moves)), err
+	})
+}
+
+// drain moves one host's work away.
+func (s *scenario) drain(ctx context.Context) error {
+	host := s.hosts[0].id
+	return s.measure(ctx, "drain "+host, func(ctx context.Context) (string, error) {
+		s.tally.mu.Lock()
+		n := s.tally.onHost[host]
+		s.tally.mu.Unlock()
+		err := s.api.DrainHost(ctx, host, func(api.Progress) error { return nil })
+		if err != nil {
+			return "", err
+		}
+		err = s.tally.await(ctx, "the drained host to run nothing", func(t *tally) bool { return t.onHost[host] == 0 })
+		return fmt.Sprintf("%d replicas moved, start-first", n), err
 	})
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,10 @@ import (
 // last heard of.
 const leaseTTL = 4
 
+// renewEvery is how often the lease is renewed: an answer may be three seconds
+// late before etcd forgets the host.
+const renewEvery = time.Second
+
 // lease keeps the key that shows that the agent lives, on a lease that also
 // carries the host's names. A lease that is lost is replaced.
 type lease struct {
@@ -24,6 +29,8 @@ type lease struct {
 	log   *slog.Logger
 	now   func() time.Time
 	boot  string
+	// ttl replaces leaseTTL when it is not 0, in seconds.
+	ttl int64
 	// granted is told of each new lease, and of its end with 0.
 	granted func(clientv3.LeaseID)
 	// kick ends the present lease's use: it is gone, or its key is.
@@ -48,7 +55,8 @@ func (l *lease) run(ctx context.Context) {
 		}
 		if held {
 			wait = 100 * time.Millisecond
-			l.log.Warn("lease lost, taking another one")
+			l.log.Warn("lease lost, taking another one", "error", err)
+			continue
 		}
 		if err != nil {
 			l.log.Debug("no lease", "error", err)
@@ -60,13 +68,15 @@ func (l *lease) run(ctx context.Context) {
 	}
 }
 
-// hold takes a lease and keeps it alive as long as it can.
+// hold takes a lease and keeps it alive until etcd says that it is no more, or
+// its key is not on it. An answer that is late is no reason: a new lease means
+// that every name of the host is written again, and that while etcd is slow.
 func (l *lease) hold(ctx context.Context, since time.Time) (held bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	short, done := context.WithTimeout(ctx, 3*time.Second)
 	defer done()
-	g, err := l.store.Client().Grant(short, leaseTTL)
+	g, err := l.store.Client().Grant(short, cmp.Or(l.ttl, leaseTTL))
 	if err != nil {
 		return false, fmt.Errorf("take lease: %w", err)
 	}
@@ -77,17 +87,18 @@ func (l *lease) hold(ctx context.Context, since time.Time) (held bool, err error
 	if err != nil {
 		return false, fmt.Errorf("take lease: %w", err)
 	}
-	alive, err := l.store.Client().KeepAlive(ctx, g.ID)
-	if err != nil {
-		return false, fmt.Errorf("keep lease: %w", err)
-	}
+	ended := make(chan error, 1)
+	go func() { ended <- l.store.Renew(ctx, g.ID, renewEvery) }()
+	defer func() {
+		cancel()
+		<-ended //nolint:errcheck // ctx.s error
+	}()
 	l.granted(g.ID)
 	for {
 		select {
-		case _, ok := <-alive:
-			if !ok {
-				return true, nil
-			}
+		case err := <-ended:
+			ended <- nil
+			return true, err
 		case id := <-l.kick:
 			if id == g.ID || id == 0 && !l.there(ctx, g.ID) {
 				return true, nil

@@ -130,15 +130,23 @@ func (w *wakes) touchKey(p []string) {
 // maxPace is how long a look that costs much is put off at most.
 const maxPace = 500 * time.Millisecond
 
-// pace lets a loop that looks again after each change do so about half of the
-// time at most: what changes meanwhile is one look. began is when the last look
-// did. It returns at once where looks are cheap.
-func pace(ctx context.Context, began time.Time) {
-	took := min(time.Since(began), maxPace)
+// driverPace and progressPace are how many times as long as a look took is
+// waited before the next one: who only tells of what happens gives way to who
+// does it.
+const (
+	driverPace   = 1
+	progressPace = 5
+)
+
+// pace puts the next look of a loop that looks again after each change off for
+// some times as long as the last one took: what changes meanwhile is one look.
+// began is when the last look did. It returns at once where looks are cheap.
+func pace(ctx context.Context, began time.Time, times int) {
+	took := time.Since(began)
 	if took < 2*time.Millisecond {
 		return
 	}
-	t := time.NewTimer(took)
+	t := time.NewTimer(min(time.Duration(times)*took, maxPace))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

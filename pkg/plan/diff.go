@@ -1,8 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
-	"sort"
+	"slices"
 
 	"clocker.io/clocker/pkg/record"
 )
@@ -108,20 +109,36 @@ func equal(a, b []string) bool {
 	return true
 }
 
+// sorted returns assignments by service, slot, release and task. The order is
+// worked out on places, since assignments are large; those in order already,
+// as they mostly are, are copied as they are.
 func sorted(as []record.Assignment) []record.Assignment {
-	out := append([]record.Assignment(nil), as...)
-	sort.Slice(out, func(i, j int) bool {
-		a, b := out[i], out[j]
-		if a.Service != b.Service {
-			return a.Service < b.Service
+	order := func(i, j int32) int {
+		a, b := &as[i], &as[j]
+		if c := cmp.Compare(a.Service, b.Service); c != 0 {
+			return c
 		}
-		if a.Slot != b.Slot {
-			return a.Slot < b.Slot
+		if c := cmp.Compare(a.Slot, b.Slot); c != 0 {
+			return c
 		}
-		if a.Release != b.Release {
-			return a.Release < b.Release
+		if c := cmp.Compare(a.Release, b.Release); c != 0 {
+			return c
 		}
-		return a.Task < b.Task
-	})
+		return cmp.Compare(a.Task, b.Task)
+	}
+	places := make([]int32, len(as))
+	for i := range places {
+		places[i] = int32(i)
+	}
+	if !slices.IsSortedFunc(places, order) {
+		slices.SortFunc(places, order)
+	}
+	var out []record.Assignment
+	if len(as) > 0 {
+		out = make([]record.Assignment, len(as))
+	}
+	for i, place := range places {
+		out[i] = as[place]
+	}
 	return out
 }

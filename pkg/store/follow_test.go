@@ -58,7 +58,7 @@ func (f *follower) take(c store.Change) {
 func (f *follower) wait(t *testing.T, c *clientv3.Client, prefix string) {
 	t.Helper()
 	poll.WaitOn(t, func(poll.LogT) poll.Result {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		r, err := c.Get(ctx, prefix, clientv3.WithPrefix())
 		if err != nil {
@@ -74,12 +74,12 @@ func (f *follower) wait(t *testing.T, c *clientv3.Client, prefix string) {
 			return poll.Continue("etcd has %v, the follower %v", want, f.has)
 		}
 		return poll.Success()
-	}, poll.WithTimeout(20*time.Second), poll.WithDelay(10*time.Millisecond))
+	}, poll.WithTimeout(60*time.Second), poll.WithDelay(10*time.Millisecond))
 }
 
 func put(t *testing.T, c *clientv3.Client, key, value string) int64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	r, err := c.Put(ctx, key, value)
 	assert.NilError(t, err)

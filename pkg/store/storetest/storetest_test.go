@@ -10,7 +10,7 @@ import (
 
 func TestServerKeepsDataOverStopAndStart(t *testing.T) {
 	s := StartServer(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	_, err := s.Client().Put(ctx, "/k", "v")
 	assert.NilError(t, err)

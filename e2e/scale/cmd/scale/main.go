@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -35,6 +36,7 @@ func run() error {
 	flag.IntVar(&o.AtOnce, "at-once", 2, "how many of them are deployed at the same time")
 	flag.IntVar(&o.Followers, "followers", 10, "how many hosts follow the names of the fleet")
 	flag.DurationVar(&o.Latency, "latency", 100*time.Millisecond, "what making, starting and stopping a container takes each")
+	flag.Int64Var(&o.LeaseSeconds, "lease", 20, "for how many seconds a host counts as alive after its agent was last heard of (real agents: 4); losses are noticed later by the difference")
 	limit := flag.Duration("timeout", 20*time.Minute, "when to give up")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -47,12 +49,15 @@ func run() error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // it is in the temporary directory
 	o.Dir = dir
-	fmt.Printf("%d simulated hosts, %d containers of %d applications\n", o.Hosts, o.Containers, o.Applications)
+	fmt.Printf("%d simulated hosts, %d containers of %d applications, %d at once; %s for an engine's step, leases of %d s\n",
+		o.Hosts, o.Containers, o.Applications, o.AtOnce, o.Latency, o.LeaseSeconds)
+	fmt.Printf("%d processors, %s\n", runtime.NumCPU(), scale.Load())
 	rows, err := scale.Run(ctx, o, func(r scale.Row) {
 		fmt.Fprintf(os.Stderr, "%s: %.2fs %s\n", r.Step, r.Took.Seconds(), r.Note)
 	})
 	if printErr := scale.Print(os.Stdout, rows); err == nil {
 		err = printErr
 	}
+	fmt.Printf("at the end: %s\n", scale.Load())
 	return err
 }
