@@ -55,7 +55,7 @@ func (c *class) fresh() int32 {
 				if c.steps++; c.steps > 2*len(f.order) {
 					return -1
 				}
-				if c.passes(h) && app.get(h) == 0 {
+				if app.get(h) == 0 && c.open(h) {
 					return h
 				}
 			}

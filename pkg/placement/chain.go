@@ -92,54 +92,6 @@ func orDefault[T int | float64](v, other T) T {
 	return v
 }
 
-// group keeps the services of one parent together and applications apart: if a
-// host runs what has the same application and parent, only such hosts are
-// left; otherwise those that run nothing of the application, and, when
-// exclusive, nothing at all.
-func (c *class) group(exclusive bool) filter {
-	f := c.fleet
-	// shares says whether a host runs the application, and the same parent.
-	shares := func(h int32) (app, parent bool) {
-		for _, k := range f.machines[h].kinds {
-			if f.refs[k.kind].app == c.ref.app {
-				app = true
-				parent = parent || f.kinds[k.kind].parent == c.self.parent
-			}
-		}
-		return app, parent
-	}
-	var together string // a host that the group is on
-	return filter{
-		name: strategy.Group,
-		among: func(hosts []int32) []int32 {
-			var same, other []int32
-			for _, h := range hosts {
-				switch app, parent := shares(h); {
-				case parent:
-					same = append(same, h)
-				case !app && (!exclusive || int(f.loads[h].containers) == 0):
-					other = append(other, h)
-				}
-			}
-			together = ""
-			if len(same) > 0 {
-				together = f.machines[same[0]].Name
-				return same
-			}
-			return other
-		},
-		why: func(h int32) reason {
-			switch app, _ := shares(h); {
-			case together != "":
-				return plainReason("its group is on host " + together)
-			case app:
-				return plainReason("another group of application " + c.self.app + " is there")
-			}
-			return plainReason("it is not empty, and the group wants a host of its own")
-		},
-	}
-}
-
 func readRules(texts []string) ([]Rule, error) {
 	if len(texts) == 0 {
 		return nil, nil

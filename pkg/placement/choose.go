@@ -12,6 +12,9 @@ const (
 	byHeap = iota
 	// byRing goes round the hosts that pass.
 	byRing
+	// byGroup looks at the hosts where the class's group is, or else takes the
+	// heap of those where it may begin.
+	byGroup
 	// byList looks at all hosts each time: for what depends on others of them
 	// (group; breadth-first and zone-spread under another sorter).
 	byList
@@ -35,6 +38,8 @@ type chooser struct {
 	passing set
 	// lesser are levels that a sorter comes before.
 	lesser []*level
+	// group0 is the class's group, for byGroup; nil otherwise.
+	group0 *grouping
 	buffer []uint64
 	list   []int32
 }
@@ -69,11 +74,14 @@ func (c *class) fewest() sorter {
 func (c *class) begin() {
 	f := c.fleet
 	c.seen = len(f.log)
-	c.by = byHeap
+	c.by, c.group0 = byHeap, c.onlyGroup()
 	for i := range c.filters {
 		if c.filters[i].among != nil {
 			c.by = byList
 		}
+	}
+	if c.group0 != nil {
+		c.by = byGroup
 	}
 	for i := range c.wishes {
 		if c.wishes[i].among != nil {
@@ -91,12 +99,15 @@ func (c *class) begin() {
 	if len(c.lesser) > 0 {
 		c.by = byList
 	}
+	if c.by != byGroup {
+		c.group0 = nil
+	}
 	c.width = len(c.ranking)
 	if len(c.wishes) > 0 {
 		c.width++
 	}
 	switch c.by {
-	case byHeap:
+	case byHeap, byGroup:
 		c.begun, c.steps = false, 0
 	case byRing:
 		c.passing = append(c.passing[:0], make(set, (len(f.order)+63)/64)...)
@@ -143,6 +154,11 @@ func (c *class) choose(prefer string) int32 {
 			return stay
 		}
 		return f.order[c.passing.nth(int(f.turned(c.ranking[0].ring.owner)%uint64(n)))]
+	case byGroup:
+		if !known {
+			stay = -1
+		}
+		return c.chooseGroup(stay)
 	case byList:
 		list := c.walk(nil)
 		switch {

@@ -199,7 +199,7 @@ func alikePlacement(a, b *model.Placement) bool {
 }
 
 func alikeResources(a, b *model.Resources) bool {
-	return a.Reserve == b.Reserve && same(a.Devices, b.Devices) && same(a.Generic, b.Generic)
+	return a.Reserve == b.Reserve && a.Limit.NanoCPUs == b.Limit.NanoCPUs && same(a.Devices, b.Devices) && same(a.Generic, b.Generic)
 }
 
 // same compares lists; those that are the very same at once.

@@ -23,6 +23,8 @@ type filter struct {
 	// among chooses of several hosts at once; those that it leaves out are
 	// refused.
 	among func(hosts []int32) []int32
+	// group is the strategy's, where among is that.
+	group *grouping
 	why   func(h int32) reason
 	// room is how many replicas more pass on a host that passes, for a filter
 	// that counts.
@@ -94,6 +96,7 @@ func (c *class) baseFilters(r *Request) {
 		add("constraint", "constraint "+text, func(m *machine) bool { return con.meets(&m.Host) }, func(m *machine) string { return text + " is asked, " + con.has(&m.Host) })
 	}
 	c.volumeFilters(r)
+	c.limitFilters(r)
 	c.amountFilters(r)
 	if n := r.Placement.MaxPerHost; n > 0 {
 		c.filters = append(c.filters, c.maxPerHost(n))
@@ -122,6 +125,19 @@ func (c *class) volumeFilters(r *Request) {
 			name: "volume", hosts: hosts, why: func(int32) reason { return plainReason("volume " + v + " is on host " + name + " alone") },
 		})
 	}
+}
+
+// limitFilters refuse hosts whose engine would refuse the container's limits.
+func (c *class) limitFilters(r *Request) {
+	n := r.Resources.Limit.NanoCPUs
+	if n <= 0 {
+		return
+	}
+	c.filters = append(c.filters, c.fixed(filterCPULimit, fmt.Sprint("cpu limit ", n),
+		func(m *machine) bool { return m.Capacity.NanoCPUs <= 0 || n <= m.Capacity.NanoCPUs },
+		func(m *machine) string {
+			return fmt.Sprintf("the limit of %s CPUs is more than the %s that it has", cpuText(n), cpuText(m.Capacity.NanoCPUs))
+		}))
 }
 
 // amountFilters refuse hosts that have too little of what is counted.
@@ -206,7 +222,8 @@ const (
 	FilterMemory = "memory"
 	FilterPIDs   = "pids"
 
-	filterDevices = "devices"
+	filterCPULimit = "cpu-limit"
+	filterDevices  = "devices"
 )
 
 func cpuText(n int64) string    { return strconv.FormatFloat(float64(n)/1e9, 'f', -1, 64) }

@@ -23,6 +23,9 @@ func (c *class) beginHeap() {
 				return
 			}
 		}
+		if c.group0 != nil && !c.begins(h, c.group0.exclusive) {
+			return
+		}
 		if simple {
 			c.keys[h] = packed(0, 0, int(f.loads[h].containers), f.rank[h])
 		} else {
@@ -145,7 +148,7 @@ func (c *class) refresh(h int32) {
 		return
 	}
 	z := c.zone(h)
-	if !c.passes(h) {
+	if !c.open(h) {
 		if c.at[h] == 0 {
 			return
 		}

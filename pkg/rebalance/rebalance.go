@@ -1,19 +1,18 @@
 // Package rebalance works out which replicas should move so that hosts are used
-// evenly: the fewest moves after which no single move makes replicas of a
-// service, or replicas in all, more even over the hosts that may have them. It
-// is pure: a snapshot in, moves with reasons out. It never moves anything.
+// evenly: first replicas of a service over hosts, then what replicas reserve of
+// the hosts' CPUs and memory, then replicas in all. It is pure: a snapshot in,
+// moves with reasons out. It never moves anything.
 //
 // A move is only made where placement would put the replica today, so every
-// filter holds, and only when it evens something out: the sum of squares of the
-// counts falls with each move, which is why it ends, and why a second run finds
-// nothing.
+// filter holds, and only when it evens something out: of three sums of squares -
+// a service's replicas by host, the shares reserved of hosts, the replicas of
+// hosts - the first one that a move changes falls. That is why it ends.
 //
 // Design page: docs/design/healing.md.
 package rebalance
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"clocker.io/clocker/pkg/placement"
@@ -37,105 +36,169 @@ type Move struct {
 	Gain string
 }
 
-// Plan works out at most most moves; 0 means as many as it takes. The fleet
-// is changed as the moves would change it.
+// Plan works out at most most moves; 0 means as many as it takes. Replicas of
+// the fleet that are not among those given count, and stay. The fleet is changed
+// as the moves would change it.
 func Plan(f *placement.Fleet, replicas []Replica, most int) []Move {
-	all := slices.Clone(replicas)
-	slices.SortFunc(all, func(a, b Replica) int { return cmp.Compare(a.Task.ID, b.Task.ID) })
-	c := counts{total: map[string]int{}, service: map[string]map[string]int{}}
-	for _, r := range all {
-		c.add(r, r.Host, 1)
-	}
+	p := newPlanner(f, replicas)
 	var moves []Move
-	moved := map[string]bool{}
-	for most == 0 || len(moves) < most {
-		m, at := next(f, all, c, moved)
-		if at < 0 {
-			break
+	for {
+		before := len(moves)
+		for _, kind := range []measure{byService, byShare, byTotal} {
+			moves = p.sweep(kind, moves, most)
 		}
-		c.add(all[at], m.From, -1)
-		c.add(all[at], m.To, 1)
-		all[at].Host = m.To
-		moved[m.Task] = true // at most once each
-		moves = append(moves, m)
+		if len(moves) == before || most > 0 && len(moves) >= most {
+			return moves
+		}
+	}
+}
+
+// planner is one run of Plan.
+type planner struct {
+	f     *placement.Fleet
+	all   []replica
+	hosts []standing
+	ids   []string
+	// cpu and memory are what all hosts have.
+	cpu, memory float64
+	good        []bool
+}
+
+// replica is one of those given; what is dense is by host.
+type replica struct {
+	Replica
+	host  int
+	of    *service
+	moved bool
+}
+
+// service is one with replicas that may move.
+type service struct {
+	name string
+	on   []int32 // its replicas by host
+	// vain is the fullness from which no host was found in a sweep.
+	vain  float64
+	tried bool
+}
+
+// standing is a host as the measures see it.
+type standing struct {
+	replicas    int
+	cpu, memory float64 // reserved
+	cpus, bytes float64 // of so much; 0 where it is not known
+}
+
+func newPlanner(f *placement.Fleet, replicas []Replica) *planner {
+	p := &planner{f: f, ids: f.HostIDs()}
+	p.good, p.hosts = make([]bool, len(p.ids)), make([]standing, len(p.ids))
+	at := make(map[string]int, len(p.ids))
+	for i, id := range p.ids {
+		s := f.Standing(id)
+		at[id] = i
+		p.hosts[i] = standing{
+			replicas: s.Replicas, cpu: float64(s.Used.NanoCPUs), memory: float64(s.Used.MemoryBytes),
+			cpus: float64(max(0, s.Capacity.NanoCPUs)), bytes: float64(max(0, s.Capacity.MemoryBytes)),
+		}
+		p.cpu += p.hosts[i].cpus
+		p.memory += p.hosts[i].bytes
+	}
+	services := map[string]*service{}
+	for _, r := range replicas {
+		host, known := at[r.Host]
+		if !known {
+			continue
+		}
+		key := r.Task.App + "/" + r.Task.Service
+		s := services[key]
+		if s == nil {
+			s = &service{name: r.Task.Service, on: make([]int32, len(p.ids))}
+			services[key] = s
+			for i, id := range p.ids {
+				s.on[i] = int32(f.ReplicasOf(r.Task.App, r.Task.Service, id))
+			}
+		}
+		p.all = append(p.all, replica{Replica: r, host: host, of: s})
+	}
+	slices.SortFunc(p.all, func(a, b replica) int { return cmp.Compare(a.Task.ID, b.Task.ID) })
+	return p
+}
+
+// sweep goes once over the replicas, and moves those whose move is a gain by a
+// measure. Of a service that found no host from a fuller one, those on hosts that
+// are no fuller are not tried.
+func (p *planner) sweep(by measure, moves []Move, most int) []Move {
+	for i := range p.all {
+		p.all[i].of.tried = false
+	}
+	least := p.least(by)
+	for i := range p.all {
+		if most > 0 && len(moves) >= most {
+			return moves
+		}
+		r := &p.all[i]
+		full := by.fullness(p, r)
+		if r.moved || full <= least || r.of.tried && full <= r.of.vain {
+			continue
+		}
+		to := p.elsewhere(r, by)
+		if to < 0 {
+			r.of.vain, r.of.tried = full, true
+			continue
+		}
+		moves = append(moves, Move{Task: r.Task.ID, From: p.ids[r.host], To: p.ids[to], Gain: by.gain(p, r, to)})
+		p.move(r, to)
 	}
 	return moves
 }
 
-// counts are the replicas of hosts.
-type counts struct {
-	total   map[string]int
-	service map[string]map[string]int // by "app/service", then by host
-}
-
-func (c counts) add(r Replica, host string, n int) {
-	key := r.Task.App + "/" + r.Task.Service
-	if c.service[key] == nil {
-		c.service[key] = map[string]int{}
+// least is the fullness from which on a move may be a gain, by what the
+// emptiest host has now.
+func (p *planner) least(by measure) float64 {
+	if by == byService {
+		return 1
 	}
-	c.service[key][host] += n
-	c.total[host] += n
-}
-
-// next finds the first move that evens something out, those that even out a
-// service before those that even out hosts.
-func next(f *placement.Fleet, all []Replica, c counts, moved map[string]bool) (Move, int) {
-	for _, services := range []bool{true, false} {
-		for i, r := range all {
-			if moved[r.Task.ID] || !c.crowded(r, services) {
-				continue
-			}
-			if to := elsewhere(f, r, func(host string) bool { return c.evens(r, host, services) }); to != "" {
-				return Move{Task: r.Task.ID, From: r.Host, To: to, Gain: c.gain(r, to, services)}, i
-			}
+	lowest := -1.0
+	for _, h := range p.hosts {
+		if x := by.of(h); lowest < 0 || x < lowest {
+			lowest = x
 		}
 	}
-	return Move{}, -1
+	return lowest
 }
 
-// crowded reports whether a replica's host has more than some host that is
-// known has, by two.
-func (c counts) crowded(r Replica, service bool) bool {
-	if !service {
-		return c.total[r.Host] >= 2
+// elsewhere is the host that placement prefers among those to which a move is a
+// gain, or -1. The replica is there afterwards; else it is where it was.
+func (p *planner) elsewhere(r *replica, by measure) int {
+	some := false
+	for i := range p.hosts {
+		p.good[i] = i != r.host && by.better(p, r, i)
+		some = some || p.good[i]
 	}
-	return c.service[r.Task.App+"/"+r.Task.Service][r.Host] >= 2
-}
-
-// evens reports whether a move makes counts more even, and nothing less so.
-func (c counts) evens(r Replica, to string, service bool) bool {
-	of := c.service[r.Task.App+"/"+r.Task.Service]
-	if service {
-		return of[r.Host]-of[to] >= 2
+	if !some {
+		return -1
 	}
-	return of[r.Host]-of[to] >= 1 && c.total[r.Host]-c.total[to] >= 2
-}
-
-func (c counts) gain(r Replica, to string, service bool) string {
-	if service {
-		of := c.service[r.Task.App+"/"+r.Task.Service]
-		return fmt.Sprintf("%d and %d replicas of %s become %d and %d", of[r.Host], of[to], r.Task.Service, of[r.Host]-1, of[to]+1)
-	}
-	return fmt.Sprintf("%d and %d replicas in all become %d and %d", c.total[r.Host], c.total[to], c.total[r.Host]-1, c.total[to]+1)
-}
-
-// elsewhere is the host that placement prefers among those that are good for a
-// replica, or "". The replica is there afterwards; else it is where it was.
-func elsewhere(f *placement.Fleet, r Replica, good func(host string) bool) string {
 	q := r.Request
 	q.Task, q.Prefer = r.Task.ID, ""
-	q.Avoid = append(slices.Clone(q.Avoid), r.Host)
-	for {
-		f.RemoveTask(r.Task.ID)
-		d := f.Place([]placement.Request{q})[0]
-		if d.Host != "" && good(d.Host) {
-			return d.Host
-		}
-		f.RemoveTask(r.Task.ID)
-		f.PutTask(r.Host, r.Task, r.Ports)
-		if d.Host == "" {
-			return ""
-		}
-		q.Avoid = append(q.Avoid, d.Host) // the next best
+	p.f.RemoveTask(r.Task.ID)
+	d := p.f.PlaceAmong(q, p.good)
+	if d.Host == "" {
+		p.f.PutTask(p.ids[r.host], r.Task, r.Ports)
+		return -1
 	}
+	return slices.Index(p.ids, d.Host)
+}
+
+// move counts a replica on its new host.
+func (p *planner) move(r *replica, to int) {
+	n := r.Task.Reserve
+	add := func(host int, sign int32) {
+		h := &p.hosts[host]
+		h.replicas += int(sign)
+		h.cpu += float64(sign) * float64(n.NanoCPUs)
+		h.memory += float64(sign) * float64(n.MemoryBytes)
+		r.of.on[host] += sign
+	}
+	add(r.host, -1)
+	add(to, 1)
+	r.host, r.moved = to, true // at most once each
 }
