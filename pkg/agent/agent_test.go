@@ -95,7 +95,7 @@ func web(task, phase string) record.Assignment {
 // await waits until a key's value, or its absence, is as wanted.
 func await[T any](r *rig, key, what string, ok func(v T, exists bool) bool) T {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
 	defer cancel()
 	w := r.store.Client().Watch(ctx, key, clientv3.WithCreatedNotify())
 	var last T
@@ -136,9 +136,9 @@ func (r *rig) named(task string) record.NameRecord {
 // until waits for something that etcd does not show.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
+	for end := time.Now().Add(60 * time.Second); !ok(); {
 		if time.Now().After(end) {
-			r.t.Fatalf("not %s after 10 s", what)
+			r.t.Fatalf("not %s after 60 s", what)
 		}
 		select {
 		case <-r.t.Context().Done():

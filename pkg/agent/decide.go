@@ -150,6 +150,9 @@ func (d *decision) prepare(a assigned, c *engine.Container) {
 func (d *decision) run(a assigned, c *engine.Container) {
 	m := d.Memory[a.Task]
 	if c == nil {
+		if endedElsewhere(a) {
+			return
+		}
 		if nameHeld(a, d.Containers) != "" {
 			return // decided again when the holder is gone
 		}
@@ -181,6 +184,10 @@ func (d *decision) run(a assigned, c *engine.Container) {
 	// its policy; one that it does not restart has completed or failed, or a
 	// user has stopped it with docker stop and means it.
 }
+
+// endedElsewhere reports whether a is a job that has done its work on another
+// host, and that nobody has asked to run again.
+func endedElsewhere(a assigned) bool { return a.Phase == record.PhaseRun && a.Completed > a.Restarts }
 
 // try adds an action unless the same has failed and its time has not come.
 func (d *decision) try(a assigned, v verb, c *engine.Container, reason string, args ...any) {

@@ -74,6 +74,8 @@ func state(s situation) (state string, exit int, err string) {
 		return record.StateStarting, 0, ""
 	case c == nil && a.Phase == record.PhaseStop:
 		return record.StateStopped, 0, ""
+	case c == nil && endedElsewhere(a):
+		return record.StateComplete, 0, ""
 	case c == nil && a.Phase == record.PhasePrepare && s.Memory.Prepared == a.Revision:
 		return record.StatePrepared, 0, ""
 	case c == nil && a.Phase == record.PhasePrepare:

@@ -27,6 +27,10 @@ type Simulation struct {
 	Log  *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
+	// LeaseSeconds is how long the host counts as alive after it was last heard
+	// of, where a thousand agents share the processors of one machine; 0 means as
+	// long as a real one does.
+	LeaseSeconds int64
 }
 
 // Simulate works until ctx ends, as [Run] does. Like a machine that loses its
@@ -44,7 +48,7 @@ func Simulate(ctx context.Context, s Simulation) {
 	here := newPresence()
 	keeper := &lease{
 		identity: a.id, store: a.store, log: a.log, now: a.now, boot: a.boot,
-		granted: out.setLease, kick: make(chan clientv3.LeaseID, 1), known: here.wait,
+		granted: out.setLease, kick: make(chan clientv3.LeaseID, 1), known: here.wait, ttl: s.LeaseSeconds,
 	}
 	out.lost = keeper.drop
 	fol := &follower{identity: a.id, engine: a.engine, log: a.log, now: a.now, loop: l, nets: nets}

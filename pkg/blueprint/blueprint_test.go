@@ -161,6 +161,7 @@ services:
     E: $brooklyn:formatString("%S", "up")
     F: {$brooklyn:urlEncode: "a b"}
   docker.container.volumes.export: /var/lib/db/
+  docker.container.volumes.shared: [/nfs/db]
 - service_type: docker:redis
 - type: docker:library/redis:7
   brooklyn.config:
@@ -199,6 +200,7 @@ services:
 	assert.DeepEqual(t, env, []string{"A=1", "B=yes", "C=0777", "D=", "E=UP", "F=a+b"})
 	assert.DeepEqual(t, db.Service.Mounts, []model.Mount{
 		{Type: model.MountBind, Source: "/var/lib/db", Target: "/var/lib/db", CreateHostPath: true},
+		{Type: model.MountBind, Source: "/nfs/db", Target: "/nfs/db", Shared: true},
 	})
 	assert.DeepEqual(t, ports(db), [][2]uint16{{0, 6379}, {0, 6380}})
 	// A port that is fixed is not opened besides.

@@ -112,9 +112,16 @@ func (r *reader) env(d *draft, s *model.Service) {
 }
 
 // volumes reads the paths that are bound at the same place on the host and in
-// the container.
+// the container: those of the host, and those that are the same data on every
+// host, for which the original had no key.
 func (r *reader) volumes(d *draft, s *model.Service) {
-	set, ok := d.settings[keyVolumes]
+	r.binds(d, s, keyVolumes)
+	r.binds(d, s, keyShared)
+}
+
+// binds reads one of the lists of paths.
+func (r *reader) binds(d *draft, s *model.Service, key string) {
+	set, ok := d.settings[key]
 	if !ok || document.Null(set.value) {
 		return
 	}
@@ -134,7 +141,7 @@ func (r *reader) volumes(d *draft, s *model.Service) {
 			r.add(n, at, "a path such as /var/lib/data", "%q is not an absolute path below /", p)
 		default:
 			p = path.Clean(p)
-			s.Mounts = append(s.Mounts, model.Mount{Type: model.MountBind, Source: p, Target: p, CreateHostPath: true})
+			s.Mounts = append(s.Mounts, model.Mount{Type: model.MountBind, Source: p, Target: p, CreateHostPath: key == keyVolumes, Shared: key == keyShared})
 		}
 	}
 }

@@ -13,7 +13,7 @@ type serviceKey struct {
 var structural = []string{"type", "id", "name", "location", "brooklyn.config", "brooklyn.flags"}
 
 // builtKeys are the short names of the configuration keys that are built.
-var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes", "network.list",
+var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes", "volumesShared", "network.list",
 	"strategies", "affinityRules", "provisioning.properties", "memory", "cpuShares", "cpuset"}
 
 // The configuration keys that are built, by their full names
@@ -25,6 +25,7 @@ const (
 	keyLinks        = "docker.container.links"
 	keyEnv          = "docker.container.environment"
 	keyVolumes      = "docker.container.volumes.export"
+	keyShared       = "docker.container.volumes.shared"
 	keyNetworks     = "network.list"
 	keyStrategies   = "docker.container.strategies"
 	keyAffinity     = "affinity.rules"
@@ -59,6 +60,7 @@ var serviceKeys = func() map[string]serviceKey {
 	add("", keyLinks, "links")
 	add("", keyEnv, "env")
 	add("", keyVolumes, "volumes")
+	add("", keyShared, "volumesShared")
 	add("", keyNetworks)
 	add("", keyStrategies, "strategies")
 	add("", keyAffinity, "affinityRules")

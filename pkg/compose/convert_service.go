@@ -186,6 +186,9 @@ func (l *load) mounts(s types.ServiceConfig, path string, out *model.Service) {
 				l.refuse(at, "leave them out", "bind options are not supported yet")
 			}
 		}
+		if m.Shared = shared(v); m.Shared && m.ReadOnly {
+			l.refuse(at+".x-clocker.shared", "leave it out", "what is only read need not be shared: it hinders no replacement")
+		}
 		out.Mounts = append(out.Mounts, m)
 		l.loaded[list] = append(l.loaded[list], at)
 	}

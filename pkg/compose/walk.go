@@ -240,8 +240,10 @@ func (w *walker) extension(v *yaml.Node, pattern, path string) {
 				w.networkKey(k, v.Content[i+1], at)
 			case "services.*":
 				w.serviceKey(k, v.Content[i+1], at)
+			case "services.*.volumes.[]":
+				w.mountKey(k, v.Content[i+1], at)
 			default:
-				w.problem(k, at, "leave it out: x-clocker has keys under services and networks only", "unknown key %q", k.Value)
+				w.problem(k, at, "leave it out: x-clocker has keys under services, their volumes, and networks only", "unknown key %q", k.Value)
 			}
 		}
 	}

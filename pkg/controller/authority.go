@@ -100,10 +100,16 @@ func (c *Controller) bringAuthority(ctx context.Context, said held) (held, error
 		return said, err
 	}
 	r := it.Value
-	if r.active() {
-		if err := c.takeOver(r); err != nil {
-			return said, err
-		}
+	switch {
+	case r.active():
+		err = c.takeOver(r)
+	case r.Stage == stageDone:
+		err = c.shed(r)
+	default:
+		err = nil
+	}
+	if err != nil {
+		return said, err
 	}
 	if err := c.renewOwn(); err != nil {
 		return said, err
@@ -120,7 +126,7 @@ func (c *Controller) bringAuthority(ctx context.Context, said held) (held, error
 			now = said // it is not in the list of controllers yet
 		}
 	}
-	if r.active() && r.Turn == c.config.Name && now.Files != now.Started && (r.Stage == stageTrust || r.Stage == stageDrop) {
+	if r.Turn == c.config.Name && now.Files != now.Started {
 		c.log.Info("the fleet's authorities have changed: starting again", "stage", r.Stage)
 		return now, errAuthority
 	}
@@ -144,6 +150,43 @@ func (c *Controller) takeOver(r rotation) error {
 		}
 	}
 	c.setSigning(all[0], pin)
+	return nil
+}
+
+// shed takes away what is left of a change that is over: this controller was
+// made, or restored, from files of a moment before its end.
+func (c *Controller) shed(r rotation) error {
+	had, err := os.ReadFile(filepath.Join(c.configDir, ca.CertificateFile))
+	if err != nil {
+		return fmt.Errorf("open CA: %w", err)
+	}
+	if string(had) == r.To {
+		return nil
+	}
+	key, err := os.ReadFile(filepath.Join(c.dataDir, ca.SealedKeyFile))
+	if err != nil {
+		return fmt.Errorf("open CA: %w", err)
+	}
+	all, err := c.openKeys(had, key)
+	if err != nil {
+		return err
+	}
+	to, err := holder(all, r.To)
+	if err != nil {
+		return fmt.Errorf("this controller was made from what there was before the fleet's authority was changed: remove it and add it again (docker clocker controller rm --force %s): %w", c.config.Name, err)
+	}
+	if key, err = c.sealKeys(to); err != nil {
+		return err
+	}
+	if err := ca.Adopt(c.configDir, c.dataDir, []byte(r.To), key); err != nil {
+		return err
+	}
+	all, err = c.openKeys([]byte(r.To), key)
+	if err != nil {
+		return err
+	}
+	c.setSigning(all[0], nil)
+	c.log.Info("what was left of an authority that was replaced is gone")
 	return nil
 }
 

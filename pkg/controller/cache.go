@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"clocker.io/clocker/pkg/plan"
 	"clocker.io/clocker/pkg/record"
@@ -23,10 +24,13 @@ type cache struct {
 	// the first read.
 	revision int64
 	// changed is closed and made anew at each change; never nil.
-	changed     chan struct{}
-	hosts       map[string]store.Item[record.Host]
-	facts       map[string]record.HostFacts
-	leases      map[string]record.HostLease
+	changed chan struct{}
+	hosts   map[string]store.Item[record.Host]
+	facts   map[string]record.HostFacts
+	leases  map[string]record.HostLease
+	// leaseGone is when a host's lease was seen to go, by this process's own
+	// clock; not there when it was gone before.
+	leaseGone   map[string]time.Time
 	apps        map[string]*appCache
 	assignments map[string]store.Item[record.Assignment] // by task
 	observed    map[string]record.Observed               // by task
@@ -95,7 +99,7 @@ func newCache(fleet string) *cache {
 func (c *cache) clear() {
 	c.hosts = map[string]store.Item[record.Host]{}
 	c.facts = map[string]record.HostFacts{}
-	c.leases = map[string]record.HostLease{}
+	c.leases, c.leaseGone = map[string]record.HostLease{}, map[string]time.Time{}
 	c.apps = map[string]*appCache{}
 	c.assignments = map[string]store.Item[record.Assignment]{}
 	c.observed = map[string]record.Observed{}
@@ -153,6 +157,7 @@ func (c *cache) put(key string, r store.Raw) {
 		set(c.facts, p[1], r)
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "lease":
 		set(c.leases, p[1], r)
+		delete(c.leaseGone, p[1])
 		c.seenHosts = seenHosts{}
 	case p[0] == "apps" && len(p) >= 3:
 		c.putApp(p[1], p[2:], r)
@@ -264,11 +269,15 @@ func (c *cache) remove(key string) {
 	switch {
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "spec":
 		delete(c.hosts, p[1])
+		delete(c.leaseGone, p[1])
 		c.seenHosts = seenHosts{}
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "facts":
 		delete(c.facts, p[1])
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "lease":
 		delete(c.leases, p[1])
+		if _, known := c.hosts[p[1]]; known {
+			c.leaseGone[p[1]] = time.Now()
+		}
 		c.seenHosts = seenHosts{}
 	case p[0] == "apps" && len(p) == 3:
 		if a := c.apps[p[1]]; a != nil {

@@ -97,6 +97,8 @@ type Controller struct {
 
 	events eventLease
 	audit  auditLog
+	// pulse is about whether etcd answers.
+	pulse pulse
 	// signing is the authority that signs by now.
 	signing signing
 	// scale is about the number of hosts.

@@ -68,9 +68,9 @@ func (c *Controller) awaitLead(t *testing.T) {
 
 func await(t *testing.T, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !f(); {
+	for end := time.Now().Add(60 * time.Second); !f(); {
 		if time.Now().After(end) {
-			t.Fatal("not within 20 s")
+			t.Fatal("not within 60 s")
 		}
 		select {
 		case <-t.Context().Done():
@@ -125,6 +125,8 @@ func (a *agents) act(ctx context.Context, c store.Change) {
 			o.State, o.Fatal, o.Error = record.StateFailed, true, "image "+as.Container.Image+" does not exist"
 		case as.Phase == record.PhasePrepare:
 			o.State = record.StatePrepared
+		case as.Phase == record.PhaseRun && as.Completed > as.Restarts:
+			o.State = record.StateComplete
 		case as.Phase == record.PhaseRun && a.hold:
 			o.State = record.StateStarting
 		case as.Phase == record.PhaseRun:
@@ -205,10 +207,12 @@ func TestDeployAndRemove(t *testing.T) {
 	done, _, err = deploy(c, application("app", 10, 3))
 	assert.NilError(t, err)
 	assert.Equal(t, done, "ok")
+	a.mu.Lock()
 	assert.Equal(t, len(a.ran), 30)
 	for name, n := range a.ran {
 		assert.Equal(t, n, 1, name)
 	}
+	a.mu.Unlock()
 	assert.NilError(t, c.Remove(t.Context(), "app", func(api.Progress) error { return nil }))
 	assert.DeepEqual(t, left(t, c.store), []string(nil))
 }
@@ -220,12 +224,16 @@ func TestMissingImageLeavesNothing(t *testing.T) {
 	c.awaitLead(t)
 	app := application("app", 2, 2)
 	app.Entities[1].Service.Image = "docker.io/no/such:1"
+	a.mu.Lock()
 	a.missing["docker.io/no/such:1"] = true
+	a.mu.Unlock()
 	done, problems, err := deploy(c, app)
 	assert.NilError(t, err)
 	assert.Equal(t, done, "failed")
 	assert.Assert(t, len(problems) > 0 && strings.Contains(problems[0], "docker.io/no/such:1 does not exist"), problems)
+	a.mu.Lock()
 	assert.Equal(t, len(a.ran), 0)
+	a.mu.Unlock()
 	await(t, func() bool { return len(left(t, c.store)) == 0 })
 	a.mu.Lock()
 	a.missing = map[string]bool{}
@@ -270,8 +278,8 @@ func TestTwoDeploysAtOnce(t *testing.T) {
 func TestNextLeaderGoesOn(t *testing.T) {
 	server := storetest.StartServer(t)
 	c1, stop := newController(t, server.NewClient(), "c1")
-	c1.awaitLead(t)
 	a := playAgents(t, server.Client(), "h1", "h2")
+	c1.awaitLead(t)
 	a.mu.Lock()
 	a.hold = true
 	a.mu.Unlock()
@@ -283,13 +291,19 @@ func TestNextLeaderGoesOn(t *testing.T) {
 	a.mu.Lock()
 	a.hold = false
 	a.mu.Unlock()
-	// What was held runs now: the agents look again.
-	v := c2.view("app")
-	for _, as := range v.Assignments {
-		_, err := a.s.Txn().Put(a.s.Keys.Observed(as.Host, as.Task), record.Observed{Task: as.Task, App: "app", Service: as.Service, Slot: as.Slot, Host: as.Host, State: record.StateRunning, Container: "c"}).Commit(t.Context())
-		assert.NilError(t, err)
-	}
-	await(t, func() bool { v := c2.view("app"); return v.App.Release == 1 && v.App.Pending == 0 })
+	// What was held runs now: the agents look again, also at what they are told
+	// of only by now.
+	await(t, func() bool {
+		v := c2.view("app")
+		for _, as := range v.Assignments {
+			if v.Observed[as.Task].State != record.StateStarting {
+				continue
+			}
+			_, err := a.s.Txn().Put(a.s.Keys.Observed(as.Host, as.Task), record.Observed{Task: as.Task, App: "app", Service: as.Service, Slot: as.Slot, Host: as.Host, State: record.StateRunning, Container: "c"}).Commit(t.Context())
+			assert.NilError(t, err)
+		}
+		return v.App.Release == 1 && v.App.Pending == 0
+	})
 }
 
 // What a deposed leader still tries to write is refused by its fence.

@@ -132,7 +132,7 @@ func (c *Controller) driveApp(ctx context.Context, app string) {
 			}
 			continue
 		}
-		pace(ctx, began)
+		pace(ctx, began, driverPace)
 		// Patience ends without any change.
 		again := plan.Patience / 4
 		if d.Again > 0 {

@@ -17,9 +17,9 @@ func (c *Controller) keepHealth(ctx context.Context) {
 	changed := c.cache.wakes.subscribe(topicHosts)
 	defer changed.end()
 	// By this process's own clock, which does not jump.
-	led, down := time.Now(), map[string]time.Time{}
+	down := map[string]time.Time{}
 	for {
-		wake, err := c.judge(ctx, led, down)
+		wake, err := c.judge(ctx, down)
 		if ctx.Err() != nil {
 			return
 		}
@@ -51,7 +51,7 @@ type healthChange struct {
 
 // judge writes what has changed in hosts' health. It returns when to look
 // again.
-func (c *Controller) judge(ctx context.Context, led time.Time, down map[string]time.Time) (wake time.Duration, err error) {
+func (c *Controller) judge(ctx context.Context, down map[string]time.Time) (wake time.Duration, err error) {
 	fence, _ := c.lead.get()
 	if fence == nil {
 		return judgeAgain, store.ErrConflict
@@ -69,7 +69,9 @@ func (c *Controller) judge(ctx context.Context, led time.Time, down map[string]t
 		} else {
 			gone++
 			if _, known := down[id]; !known {
-				down[id] = clock
+				if down[id] = clock; !c.cache.leaseGone[id].IsZero() {
+					down[id] = c.cache.leaseGone[id] // seen while another one led
+				}
 			}
 		}
 		if seen && h.Value.State != record.HostRemoving {
@@ -84,7 +86,7 @@ func (c *Controller) judge(ctx context.Context, led time.Time, down map[string]t
 			continue // it has never been there, or is being removed
 		}
 		was := c.cache.health[id]
-		s := sight{Up: up, Led: clock.Sub(led) + leaderGrace - cmp.Or(c.leaderGrace, leaderGrace), Many: many, Was: was.Value}
+		s := sight{Up: up, Steady: c.pulse.steady(clock) + leaderGrace - cmp.Or(c.leaderGrace, leaderGrace), Many: many, Was: was.Value}
 		if isDown {
 			s.Down = clock.Sub(since)
 		}

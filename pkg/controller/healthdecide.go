@@ -16,8 +16,9 @@ const (
 	// harm what still runs.
 	lostAfter = 2 * time.Second
 	manyAfter = 30 * time.Second
-	// leaderGrace is how long a new leader only looks: agents may have been
-	// unable to renew their leases while nobody led.
+	// leaderGrace is how long a leader only looks after etcd was away: agents
+	// could not renew their leases, and need a while to find it again. A new
+	// leader that stood by while etcd answered has nothing to wait for.
 	leaderGrace = 10 * time.Second
 	// A host that was lost flapLosses times within flapWindow is quarantined
 	// until it was up for flapQuiet.
@@ -28,12 +29,12 @@ const (
 
 // sight is a host as the leader sees it.
 type sight struct {
-	// Up says that its agent's lease is there. Down is for how long this leader
-	// has seen that it is not.
+	// Up says that its agent's lease is there. Down is for how long this
+	// controller has seen that it is not.
 	Up   bool
 	Down time.Duration
-	// Led is for how long this controller has led.
-	Led time.Duration
+	// Steady is for how long etcd has answered this controller all along.
+	Steady time.Duration
 	// Many says that more than half of the fleet's hosts are down.
 	Many bool
 	// Was is its health so far; the zero value is that of a host that was never
@@ -78,8 +79,7 @@ func nextHealth(s sight, now time.Time) (next record.HostHealth, wake time.Durat
 	if s.Many {
 		after = manyAfter
 	}
-	// What was seen before this controller led is not counted.
-	left := max(after-s.Down, leaderGrace-s.Led)
+	left := max(after-s.Down, leaderGrace-s.Steady)
 	switch {
 	case was == record.HealthLost:
 		return next, 0

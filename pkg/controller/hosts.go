@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,29 +14,34 @@ import (
 )
 
 // RemoveHost implements [api.Backend]. The host takes no new work, its
-// replicas are placed elsewhere, then everything of it leaves etcd. With
-// force, a host that does not answer is forgotten at once.
+// replicas are placed elsewhere, then everything of it leaves etcd. What cannot
+// leave is found before anything is changed; refused or interrupted, the host
+// is what it was. With force, a host that does not answer is forgotten at once.
 func (c *Controller) RemoveHost(ctx context.Context, name string, force bool, send func(api.Progress) error) error {
 	id := c.findHost(name)
 	if id == "" {
 		return notFound("there is no host %s (docker clocker host ls shows them)", name)
 	}
 	c.cache.mu.RLock()
-	was := c.cache.hosts[id].Value.State
+	h := c.cache.hosts[id].Value
 	c.cache.mu.RUnlock()
+	was := h.State
 	if was == record.HostRemoving {
-		was = record.HostActive // an earlier removal did not come to its end
+		was = cmp.Or(h.Before, record.HostActive) // an earlier removal did not come to its end
+	}
+	if !force {
+		if err := c.mayEmpty(ctx, id); err != nil {
+			if h.State == record.HostRemoving {
+				err = errors.Join(err, c.setHostState(ctx, id, was))
+			}
+			return err
+		}
 	}
 	if err := c.setHostState(ctx, id, record.HostRemoving); err != nil {
 		return err
 	}
 	if err := c.emptyHost(ctx, id, force, send); err != nil {
-		var call *api.CallError
-		if errors.As(err, &call) && len(call.Body.Problems) > 0 {
-			// It was refused: the host is what it was.
-			err = errors.Join(err, c.setHostState(ctx, id, was))
-		}
-		return err
+		return c.unremove(ctx, id, was, err)
 	}
 	if err := c.forgetHost(ctx, id); err != nil {
 		return err
@@ -44,11 +50,70 @@ func (c *Controller) RemoveHost(ctx context.Context, name string, force bool, se
 	return send(api.Progress{Done: "ok"})
 }
 
+// mayEmpty says why a host cannot be emptied, as far as that can be seen
+// before.
+func (c *Controller) mayEmpty(ctx context.Context, id string) error {
+	work, _, _ := c.workOf(id)
+	name := c.hostName(id)
+	if !work.up {
+		return silent(name)
+	}
+	p, err := c.PlanDrain(ctx, name)
+	if err != nil {
+		return err
+	}
+	var stay []string
+	for _, m := range p.Moves {
+		if m.Blocked != "" {
+			stay = append(stay, m.Name+": "+m.Blocked)
+		}
+	}
+	if len(stay) > 0 {
+		return notEmpty(name, stay)
+	}
+	return nil
+}
+
+func silent(name string) error {
+	return conflict("host %s does not answer, so what it runs cannot be taken away: start it, or forget it with --force", name)
+}
+
+func notEmpty(name string, stay []string) error {
+	return conflictList(fmt.Sprintf("host %s cannot be emptied and stays as it was: make room elsewhere for what follows, or remove its applications; --force takes the host out all the same, and them with it:", name), stay)
+}
+
+// unremove makes a host whose removal did not come to its end what it was. One
+// that the user has made something else meanwhile stays that, and when this
+// controller leads no more, the next removal or host enable sees to it.
+func (c *Controller) unremove(ctx context.Context, id, was string, why error) error {
+	work, there, _ := c.workOf(id)
+	if fence, _ := c.lead.get(); !there || work.state != record.HostRemoving || fence == nil {
+		return why
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), unremoveTime)
+	defer cancel()
+	return errors.Join(why, c.setHostState(after, id, was))
+}
+
+const (
+	// unremoveTime is how long taking a removal back may take.
+	unremoveTime = 10 * time.Second
+	// removalPatience is how long a removal waits while something is blocked
+	// and nothing leaves the host: room comes and goes while others move.
+	removalPatience = 30 * time.Second
+)
+
 func (c *Controller) setHostState(ctx context.Context, id, state string) error {
 	fence, _ := c.lead.get()
 	it, err := store.Get[record.Host](ctx, c.store, c.store.Keys.HostSpec(id))
 	if err != nil {
 		return err
+	}
+	switch {
+	case state != record.HostRemoving:
+		it.Value.Before = ""
+	case it.Value.State != record.HostRemoving:
+		it.Value.Before = it.Value.State
 	}
 	it.Value.State = state
 	revision, err := c.store.Txn(fence...).Unchanged(it.Key, it.Revision).Put(it.Key, it.Value).Commit(ctx)
@@ -66,40 +131,47 @@ func (c *Controller) setHostState(ctx context.Context, id, state string) error {
 func (c *Controller) emptyHost(ctx context.Context, id string, force bool, send func(api.Progress) error) error {
 	changed := c.cache.wakes.subscribe(topicHosts, topicRoom, topicNetworks)
 	defer changed.end()
-	began, told := time.Now(), -1
+	left, moved, told := -1, time.Now(), ""
 	for {
 		fence, _ := c.lead.get()
 		if fence == nil {
 			return unavailable("this controller no longer leads: try again")
 		}
-		work, _, left := c.workOf(id)
+		work, _, now := c.workOf(id)
 		name := c.hostName(id)
 		if !work.up {
 			if !force {
-				return conflict("host %s does not answer, so what it runs cannot be taken away: start it, or forget it with --force", name)
+				return silent(name)
 			}
 			return c.takeAway(ctx, work.tasks, fence)
 		}
 		if work.state != record.HostRemoving {
 			return conflict("it was ended: host %s is %s again", name, work.state)
 		}
-		stay := c.mustStay(work.tasks)
-		switch {
-		case force && len(work.tasks) > 0:
+		if force && len(work.tasks) > 0 {
 			if err := c.takeAway(ctx, work.tasks, fence); err != nil {
 				return err
 			}
 			continue
-		case len(stay) > 0 && time.Since(began) >= blockedTime:
-			return conflictList(fmt.Sprintf("host %s cannot be emptied; it stays as it was; --force takes it out all the same:", name), stay)
 		}
-		left += c.usedNetworks(id)
-		if left == 0 {
+		if now += c.usedNetworks(id); now == 0 {
 			return nil
 		}
-		if left != told {
-			told = left
-			if err := send(api.Progress{Step: &api.Step{Action: "remove", Kind: "host", Subject: name, Cause: fmt.Sprintf("%d things left on it", left)}}); err != nil {
+		if now != left {
+			left, moved = now, time.Now()
+		}
+		text := fmt.Sprintf("%d things left on it", left)
+		if stay := c.mustStay(work.tasks); len(stay) > 0 {
+			switch still := time.Since(moved); {
+			case still >= removalPatience:
+				return notEmpty(name, stay)
+			case still >= blockedTime:
+				text += "; " + stay[0]
+			}
+		}
+		if text != told {
+			told = text
+			if err := send(api.Progress{Step: &api.Step{Action: "remove", Kind: "host", Subject: name, Cause: text}}); err != nil {
 				return err
 			}
 		}

@@ -138,8 +138,8 @@ func TestDrainEmptiesAHost(t *testing.T) {
 func TestNextLeaderGoesOnWithADrain(t *testing.T) {
 	server := storetest.StartServer(t)
 	c1, stop := newController(t, server.NewClient(), "c1")
-	c1.awaitLead(t)
 	playAgents(t, server.Client(), "h1", "h2", "h3")
+	c1.awaitLead(t)
 	done, problems, err := deploy(c1, application("app", 2, 6))
 	assert.NilError(t, err)
 	assert.Equal(t, done, "ok", problems)

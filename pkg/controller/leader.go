@@ -71,6 +71,11 @@ func (l *leadership) get() (fence []clientv3.Cmp, url string) {
 
 // elect stands for leader for ever, and leads while elected.
 func (c *Controller) elect(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var pulse sync.WaitGroup
+	pulse.Go(func() { c.keepPulse(ctx) })
+	defer pulse.Wait()
+	defer stop()
 	for ctx.Err() == nil {
 		pause := 200 * time.Millisecond
 		err := c.term(ctx)

@@ -29,18 +29,26 @@ func (s *scaler) machines(ctx context.Context, b basis, d headroom.Decision) tim
 	for _, l := range d.Leave {
 		leave[l.Host] = l.Why
 	}
+	lost := map[string]string{}
+	for _, l := range d.Lost {
+		lost[l.Host] = l.Why
+	}
 	var again time.Time
 	for _, it := range b.machines {
 		m := it.Value
 		sight := location.Sight{Now: c.now(), Known: c.hasProvider(m.Provider)}
 		if h, ok := b.hosts[m.ID]; ok {
 			sight.Host = &h
-			sight.Leave = leave[h.ID]
+			sight.Leave, sight.Lost = leave[h.ID], lost[h.ID]
 			if m.State == record.MachineDraining {
 				sight.Leave = stillGoes(b, d, m, h)
 			}
 		}
 		if settled, changed := location.Settle(m, sight); changed {
+			if settled.Lost && !m.Lost {
+				s.giveUp(ctx, it, settled, sight.Host.ID)
+				continue
+			}
 			s.write(ctx, it, settled, false)
 			continue
 		}

@@ -14,8 +14,10 @@ import (
 	"github.com/moby/moby/client"
 	"golang.org/x/crypto/ssh"
 
+	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet"
 	"clocker.io/clocker/pkg/fleet/sshhost"
+	"clocker.io/clocker/pkg/location"
 )
 
 var _ fleet.Controller = (*Controller)(nil)
@@ -63,30 +65,50 @@ func (f *fleetAdopter) Adopt(ctx context.Context, m adoption) (string, error) {
 
 // Clear implements [hostAdopter].
 func (f *fleetAdopter) Clear(ctx context.Context, m adoption) error {
-	k, err := f.c.scale.carried()
-	if err != nil {
-		return err
-	}
 	e, closer, err := reach(ctx, m)
 	if err != nil {
-		if m.host == "" && m.machine.Host == "" {
-			return nil // it never was a host, and nothing answers
+		switch {
+		case m.host == "" && m.machine.Host == "":
+			return nil // it never was a host, or is none any more, and nothing answers
+		case m.machine.Lost || m.machine.Ordered && !f.c.answers(m.host):
+			return f.c.forgetLost(ctx, m.host, err)
 		}
 		return err
 	}
 	defer closer()
+	k, err := f.c.scale.carried()
+	if err != nil {
+		return err
+	}
 	name := m.host
 	if name == "" {
 		name = machineName(m.machine)
 	}
 	err = fleet.RemoveHost(ctx, fleet.RemoveOptions{
 		Controller: f.c, Fleet: f.c.fleet, Name: name, Engine: e, Kit: k,
-		Force: m.machine.Ordered || f.c.evenWithStrangers(),
+		Force: m.machine.Ordered || m.machine.Lost || f.c.evenWithStrangers(),
 	}, nil)
 	if errors.Is(err, fleet.ErrOtherFleet) && m.host == "" {
 		return nil // what is on it is not ours
 	}
 	return err
+}
+
+// answers reports whether a host's agent does.
+func (c *Controller) answers(host string) bool {
+	work, _, _ := c.workOf(c.findHost(host))
+	return work.up
+}
+
+// forgetLost takes a host out of the fleet whose machine cannot be reached.
+func (c *Controller) forgetLost(ctx context.Context, host string, why error) error {
+	if host != "" {
+		err := c.RemoveHost(ctx, host, true, func(api.Progress) error { return nil })
+		if err != nil && !errors.Is(err, api.ErrNotFound) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", location.ErrUncleaned, why)
 }
 
 func (c *Controller) evenWithStrangers() bool {

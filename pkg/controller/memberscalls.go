@@ -333,7 +333,7 @@ func (c *Controller) RemoveController(ctx context.Context, name string, force bo
 		}
 	}
 	k := c.store.Keys
-	revision, err := c.store.Txn(fence...).Delete(k.Controller(name)).Delete(k.ControllerLease(name)).Commit(ctx)
+	revision, err := c.store.Txn(fence...).Delete(k.Controller(name)).Delete(k.ControllerLease(name)).Delete(heldKey(k, name)).Commit(ctx)
 	if errors.Is(err, store.ErrConflict) {
 		return unavailable("this controller no longer leads: try again")
 	}

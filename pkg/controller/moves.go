@@ -126,6 +126,9 @@ func (c *Controller) fillMissing(ctx context.Context, app string) (int64, string
 		if i >= len(now.Missing) {
 			m := now.Moves[i-len(now.Missing)]
 			a.Cause = m.Cause
+			if m.Ended { // it says so there, and does not run again
+				a.Phase, a.Completed = record.PhaseRun, a.Restarts+1
+			}
 			if m.StopFirst {
 				d.Remove = append(d.Remove, *m.Replaces)
 			} else {

@@ -21,7 +21,7 @@ func (c *Controller) watch(ctx context.Context, app string, f func(view) (bool, 
 		if done, err := f(c.view(app)); done || err != nil {
 			return err
 		}
-		pace(ctx, began)
+		pace(ctx, began, progressPace)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -130,7 +130,7 @@ func (c *Controller) asWanted(v view) bool {
 	if v.Release == nil {
 		return true
 	}
-	diff := plan.Diff(v.Templates, v.App.Release, v.Assignments)
+	diff := plan.Current(v.Snapshot)
 	if len(diff.Missing) > 0 {
 		// What cannot be placed is not waited for: the driver says so.
 		for _, p := range c.place(v.App.Name, diff.Missing) {

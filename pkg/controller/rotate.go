@@ -38,18 +38,23 @@ func (c *Controller) moveRotation(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	it, err := store.Get[rotation](ctx, c.store, c.store.Keys.Authority())
-	if errors.Is(err, store.ErrNotFound) || err == nil && !it.Value.active() {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	r := it.Value
-	all, err := c.standings(ctx)
+	want, to, err := r.wanted()
 	if err != nil {
 		return err
 	}
-	want, to, err := r.wanted()
+	if !r.active() {
+		if late, err := c.anyLate(ctx, want.to); err != nil || !late {
+			return err
+		}
+	}
+	all, err := c.standings(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,6 +140,13 @@ func (r rotation) wanted() (want sets, to string, err error) {
 	return want, fmt.Sprintf("%x", cert.SubjectKeyId), nil
 }
 
+// anyLate reports whether a controller says that it has not started with what
+// is trusted by now.
+func (c *Controller) anyLate(ctx context.Context, want string) (bool, error) {
+	said, _, err := store.List[held](ctx, c.store, heldKey(c.store.Keys, ""))
+	return slices.ContainsFunc(said, func(it store.Item[held]) bool { return it.Value.Started != want }), err
+}
+
 // standings are everybody who has a certificate.
 func (c *Controller) standings(ctx context.Context) ([]standing, error) {
 	said, _, err := store.List[held](ctx, c.store, heldKey(c.store.Keys, ""))
@@ -217,15 +229,23 @@ func (c *Controller) CA(ctx context.Context) (api.CA, error) {
 		out.Stage, out.Back, out.Finish, out.By, out.Began = r.Stage, r.Back, r.Finish, r.By, r.Began
 		out.Waits = nextMove(r, all, want, to, "").waits
 	}
+	if err := c.authorities(&out); err != nil {
+		return api.CA{}, err
+	}
+	trusted := func(id string) bool {
+		return slices.ContainsFunc(out.Authorities, func(a api.Authority) bool { return a.ID == id })
+	}
 	for _, s := range all {
 		b := api.CABearer{Kind: s.kind, Name: s.name, Authority: s.by, Until: s.until, Away: s.away}
-		if r.active() {
+		if r.active() && (s.kind != "controller" || !r.servesOld()) {
 			b.Lags = lags(r, s, to)
+		}
+		if b.Lags == "" && s.by != "" && !trusted(s.by) {
+			b.Lags = behind(s)
 		}
 		out.Bearers = append(out.Bearers, b)
 	}
-	err = c.authorities(&out)
-	return out, err
+	return out, nil
 }
 
 // authorities are those that this controller trusts by now.

@@ -57,6 +57,12 @@ func TestAChangeOfTheAuthorityWaitsForWhoMustComeAlong(t *testing.T) {
 		{"a controller that is down is always waited for", rotation{Stage: stageServe, Finish: true}, []standing{away(ctl("a", "", "", ""))}, "", "", "controller a is down"},
 		{"nobody lags", rotation{Stage: stageServe}, []standing{ctl("a", "new+old", "new+old", "new"), host("h", "new")}, stageDrop, "", ""},
 		{"the old one goes", rotation{Stage: stageDrop}, []standing{ctl("a", "new+old", "new", "new")}, "", "a", "controller a starts"},
+		{"one that was added from before starts again", rotation{Stage: stageIssue}, []standing{ctl("a", "new+old", "new+old", "old"), ctl("b", "old", "new+old", "old"), host("h", "old")}, "", "b", "controller b starts"},
+		{"even when it is not well for that", rotation{Stage: stageServe}, []standing{ctl("a", "new+old", "new+old", "new"), ill(ctl("b", "old", "new+old", "old"))}, "", "b", "controller b starts"},
+		{"taken back, it does not", rotation{Stage: stageServe, Back: true}, []standing{ctl("a", "old", "new+old", "new")}, stageDrop, "", ""},
+		{"one that is away holds it up", rotation{Stage: stageServe}, []standing{ctl("a", "old", "new+old", "new"), away(ctl("b", "", "", ""))}, "", "", "controller b is down"},
+		{"one that was restored from before the end starts again", rotation{Stage: stageDone}, []standing{ctl("a", "new+old", "new", "new")}, "", "a", ""},
+		{"after the end there is nothing to do", rotation{Stage: stageDone}, []standing{ctl("a", "new", "new", "new")}, "", "", ""},
 		{"it is over", rotation{Stage: stageDrop}, []standing{ctl("a", "new", "new", "new")}, stageDone, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -111,6 +117,12 @@ func startAlone(t *testing.T) *alone {
 	p := &fleet.Profile{Name: "f", Controllers: []string{fmt.Sprintf("https://127.0.0.1:%d", cfg.APIPort)}, User: "ann", CA: old.Certificate(), Cert: cert, Key: key}
 	assert.NilError(t, p.Save(a.home))
 
+	a.start(t)
+	return a
+}
+
+func (a *alone) start(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -118,7 +130,7 @@ func startAlone(t *testing.T) *alone {
 			a.mu.Lock()
 			a.runs++
 			a.mu.Unlock()
-			if err := Run(ctx, o); err != nil && !errors.Is(err, errAuthority) && ctx.Err() == nil {
+			if err := Run(ctx, a.o); err != nil && !errors.Is(err, errAuthority) && ctx.Err() == nil {
 				t.Log("controller ended:", err)
 				select {
 				case <-ctx.Done():
@@ -129,7 +141,13 @@ func startAlone(t *testing.T) *alone {
 	})
 	a.stop = func() { cancel(); running.Wait() }
 	t.Cleanup(a.stop)
-	return a
+}
+
+// count is how often the controller has started.
+func (a *alone) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.runs
 }
 
 // as calls f as the user, as the command does: with the profile as it is by
@@ -227,12 +245,15 @@ func TestTheAuthorityIsReplaced(t *testing.T) {
 	c := api.NewClient(stale.Controllers, &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}) //nolint:gosec // as above
 	defer c.Close()
 	_, err = c.Info(t.Context())
-	assert.Assert(t, err != nil, "the API lets a certificate of the old authority in")
+	assert.ErrorContains(t, err, "joins again with another token", "the API lets a certificate of the old authority in")
+	late, err := stale.Client()
+	assert.NilError(t, err)
+	defer late.Close()
+	_, err = late.Info(t.Context())
+	assert.ErrorContains(t, err, "joins again with another token")
 
 	// What the record holds is no key, and the next change begins from here.
-	a.mu.Lock()
-	assert.Equal(t, a.runs, 3)
-	a.mu.Unlock()
+	assert.Equal(t, a.count(), 3)
 	a.begin(t)
 	again := a.reached(t, "")
 	assert.Assert(t, again.Authorities[0].ID != it.Authorities[0].ID)
@@ -276,6 +297,98 @@ func TestAChangeOfTheAuthorityIsTakenBack(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, it.Authorities[0].Fingerprint, sum)
 	assert.Equal(t, len(it.Authorities), 1)
+}
+
+// A controller that was made from files of a moment before the end of a change
+// takes what is left of it away, and starts again to trust one authority only.
+func TestWhatIsLeftOfAChangeIsTakenAway(t *testing.T) {
+	a := startAlone(t)
+	a.begin(t)
+	a.reached(t, "")
+	a.stop()
+	now, err := ca.Load(a.o.ConfigDir, a.o.DataDir, nil)
+	assert.NilError(t, err)
+	identity, err := os.ReadFile(filepath.Join(a.o.ConfigDir, ca.IdentityFile))
+	assert.NilError(t, err)
+	both, err := ca.SealTo(identity, now, a.old)
+	assert.NilError(t, err)
+	assert.NilError(t, ca.Adopt(a.o.ConfigDir, a.o.DataDir, now.Trusting(a.old).Bundle(), both))
+	key, csr, err := ca.NewKey()
+	assert.NilError(t, err)
+	cert, err := a.old.IssueRoot(csr)
+	assert.NilError(t, err)
+	oldRoot, err := tls.X509KeyPair(cert, key)
+	assert.NilError(t, err)
+
+	a.start(t)
+	it := a.reached(t, "")
+	await(t, func() bool { return len(a.reached(t, "").Authorities) == 1 })
+	await(t, func() bool { return a.lets(t, rootPair(t, a.o.ConfigDir)) == nil && a.lets(t, oldRoot) != nil })
+	assert.Equal(t, it.Authorities[0].ID, now.KeyID())
+	left, err := ca.Load(a.o.ConfigDir, a.o.DataDir, nil)
+	assert.NilError(t, err)
+	assert.Equal(t, string(left.Bundle()), string(now.Certificate()))
+	a.begin(t) // the next one is possible
+}
+
+// A controller whose certificates have had most of their time shows others, to
+// callers of its API, too, while it answers them.
+func TestTheAPIShowsRenewedCertificates(t *testing.T) {
+	a := startAlone(t)
+	a.begin(t) // every controller and user has one of today then
+	a.reached(t, "")
+	now, err := ca.Load(a.o.ConfigDir, a.o.DataDir, func() time.Time { return time.Now().Add(-ca.ControllerLifetime * 3 / 4) })
+	assert.NilError(t, err)
+	runs := a.count()
+	p, err := fleet.Open(a.home, "f")
+	assert.NilError(t, err)
+	mutual, err := p.TLS()
+	assert.NilError(t, err)
+	shown := func(port int, with *tls.Config) string {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), with)
+		assert.NilError(t, err)
+		defer func() { _ = conn.Close() }()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
+	}
+	// It gets a certificate of long ago.
+	key, csr, err := ca.NewKey()
+	assert.NilError(t, err)
+	aged, err := now.IssueController(csr, a.cfg.SANs)
+	assert.NilError(t, err)
+	cert, err := ca.ParseCertificate(aged)
+	assert.NilError(t, err)
+	was := shown(a.cfg.APIPort, mutual)
+	ctx, cancel := context.WithCancel(t.Context())
+	answered, failed := make(chan int, 1), make(chan error, 1)
+	go func() {
+		n := 0
+		for ctx.Err() == nil {
+			c := api.NewClient(p.Controllers, mutual) // a new handshake each time
+			if _, err := c.Info(ctx); err != nil && ctx.Err() == nil {
+				failed <- err
+				break
+			}
+			c.Close()
+			n++
+		}
+		answered <- n
+	}()
+	assert.NilError(t, ca.SavePair(a.o.ConfigDir, controllerconfig.CertFile, controllerconfig.KeyFile, aged, key))
+	for _, port := range []int{a.cfg.APIPort, a.cfg.EtcdPort} {
+		await(t, func() bool {
+			s := shown(port, mutual)
+			return s != was && s != cert.SerialNumber.Text(16)
+		})
+	}
+	cancel()
+	n := <-answered
+	select {
+	case err := <-failed:
+		t.Errorf("after %d calls: %v", n, err)
+	default:
+	}
+	assert.Assert(t, n > 0)
+	assert.Equal(t, a.count(), runs, "it has started again")
 }
 
 // Two thirds through its time, a controller makes itself certificates of the

@@ -95,6 +95,8 @@ type move struct {
 	// when nothing is to be done but wait, for what waits says.
 	stage, turn string
 	waits       []string
+	// due says that a controller has to start again.
+	due bool
 }
 
 // sets are the words by which controllers tell what they trust.
@@ -106,57 +108,73 @@ func nextMove(r rotation, all []standing, want sets, to, me string) move {
 	switch r.Stage {
 	case stageTrust:
 		return restarts(all, want.both, me, r.Turn, stageIssue)
-	case stageIssue:
-		if w := lagging(r, all, to, "host", "user"); len(w) > 0 {
+	case stageIssue, stageServe:
+		// A controller that was added from what there was before the change
+		// refuses the new authority until it starts again.
+		if m := restarts(all, want.both, me, r.Turn, ""); !r.Back && (m.turn != "" || m.due) {
+			return m
+		}
+		kinds, then := []string{"host", "user"}, stageServe
+		if r.Stage == stageServe {
+			kinds, then = append(kinds, "controller"), stageDrop
+		}
+		if w := lagging(r, all, to, kinds...); len(w) > 0 {
 			return move{waits: w}
 		}
-		return move{stage: stageServe}
-	case stageServe:
-		if w := lagging(r, all, to, "host", "user", "controller"); len(w) > 0 {
-			return move{waits: w}
-		}
-		return move{stage: stageDrop}
+		return move{stage: then}
 	case stageDrop:
 		return restarts(all, want.to, me, r.Turn, stageDone)
+	case stageDone:
+		// One that was made from what there was before the end.
+		return restarts(all, want.to, me, r.Turn, "")
 	}
 	return move{}
 }
 
 // restarts lets controllers start again one after the other, the leader last,
-// and none while another one is not well.
+// and none while another one is not well. One that is not well itself may: it
+// cannot get worse, and starting is perhaps what it lacks.
 func restarts(all []standing, want, me, turn, then string) move {
-	var waits, due []string
+	var waits, due, ill []string
 	for _, s := range all {
 		if s.kind != "controller" {
 			continue
 		}
+		late := s.held.Files == want && s.held.Started != want
 		switch {
 		case s.away:
 			waits = append(waits, fmt.Sprintf("controller %s is down: start it, or remove it (docker clocker controller rm --force %s)", s.name, s.name))
+		case !s.well && late:
+			ill = append(ill, s.name)
 		case !s.well:
 			waits = append(waits, fmt.Sprintf("controller %s: its member of etcd is not well", s.name))
 		case s.held.Files != want:
 			waits = append(waits, fmt.Sprintf("controller %s has not taken the authorities over yet", s.name))
-		case s.held.Started != want:
+		case late:
 			due = append(due, s.name)
 		}
 	}
-	if len(waits) > 0 {
-		return move{waits: waits}
+	if len(ill) > 0 {
+		due = ill
 	}
-	if len(due) == 0 {
-		return move{stage: then}
+	m := move{waits: waits, due: len(due) > 0}
+	switch {
+	case len(waits) > 0:
+		return m
+	case len(due) == 0:
+		m.stage = then
+		return m
 	}
 	slices.Sort(due)
 	next := due[0]
 	if next == me && len(due) > 1 {
 		next = due[1]
 	}
-	w := []string{fmt.Sprintf("controller %s starts again", next)}
-	if next == turn {
-		return move{waits: w}
+	m.waits = []string{fmt.Sprintf("controller %s starts again", next)}
+	if next != turn {
+		m.turn = next
 	}
-	return move{turn: next, waits: w}
+	return m
 }
 
 // lagging are those whose certificates are of another authority than the one
@@ -197,4 +215,16 @@ func lags(r rotation, s standing, to string) string {
 		return fmt.Sprintf("host %s is away: bring it back, remove it, or go on without it with --finish (it must be added again then)", s.name)
 	}
 	return fmt.Sprintf("user %s has not called since: any command renews the certificate; or go on with --finish (they need another token then)", s.name)
+}
+
+// behind says how somebody comes back whose certificate is of an authority that
+// is trusted no more.
+func behind(s standing) string {
+	switch s.kind {
+	case "host":
+		return fmt.Sprintf("is refused since the authority was changed: add it again (docker clocker host add, as the first time; what runs on it stays), or take host %s out", s.name)
+	case "user":
+		return fmt.Sprintf("is refused since the authority was changed: give another token (docker clocker user add %s), or remove the user", s.name)
+	}
+	return "has no new certificate yet"
 }

@@ -87,7 +87,7 @@ func (s *scaling) latest() *headroom.Decision {
 // leads: it decides by pkg/headroom, asks providers by pkg/location, and takes
 // hosts in and out. What it has begun is in etcd before it is begun.
 func (c *Controller) keepScale(ctx context.Context) {
-	s := &scaler{c: c, done: make(chan finished)}
+	s := &scaler{c: c, began: c.now(), done: make(chan finished)}
 	defer c.scale.keep(nil)
 	for {
 		waits, added := c.scale.next()
@@ -139,6 +139,7 @@ func until(t, now time.Time) time.Duration {
 type scaler struct {
 	c       *Controller
 	history headroom.History
+	began   time.Time
 	done    chan finished
 	// reason is the last one that was told.
 	reason, event string
@@ -153,6 +154,7 @@ func (s *scaler) round(ctx context.Context, waits []*hostWait) time.Time {
 		return time.Time{}
 	}
 	b := c.scaleSnapshot(waits)
+	b.snapshot.Began = s.began
 	d, h := headroom.Decide(b.snapshot, s.history)
 	s.history = h
 	c.scale.keep(&d)

@@ -45,6 +45,9 @@ func shownDecision(d headroom.Decision) api.HeadroomDecision {
 	for _, l := range d.Stay {
 		out.Stay[l.Name] = l.Why
 	}
+	for _, l := range d.Kept {
+		out.Stay[l.Name] = l.Why
+	}
 	return out
 }
 

@@ -36,8 +36,17 @@ func (c *Controller) lacking() []string {
 	c.cache.mu.RLock()
 	defer c.cache.mu.RUnlock()
 	have := map[string]int{}
-	for _, a := range c.cache.assignments {
-		have[a.Value.App]++
+	for _, it := range c.cache.assignments {
+		a := it.Value
+		if a.Replaces != "" {
+			if _, both := c.cache.assignments[a.Replaces]; both {
+				continue // the one that it succeeds counts
+			}
+		}
+		if c.cache.health[a.Host].Value.State == record.HealthLost && !a.Container.Fenced {
+			continue // it is replaced elsewhere
+		}
+		have[a.App]++
 	}
 	var out []string
 	for name, a := range c.cache.apps {
@@ -52,5 +61,5 @@ func (c *Controller) lacking() []string {
 
 // missing are the replicas that the current release lacks.
 func missing(v view) []plan.Missing {
-	return plan.Diff(v.Templates, v.App.Release, v.Assignments).Missing
+	return plan.Current(v.Snapshot).Missing
 }

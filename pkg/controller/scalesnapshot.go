@@ -153,6 +153,9 @@ func (b *basis) match(c *cache) map[string]string {
 func (b *basis) host(c *cache, h placement.Host) headroom.Host {
 	spec := c.hosts[h.ID].Value
 	out := headroom.Host{Host: h, AddedAt: spec.AddedAt, Leaving: spec.State == record.HostDraining || spec.State == record.HostRemoving}
+	if health := c.health[h.ID].Value; health.State == record.HealthLost && !h.Up {
+		out.LostSince = health.Since
+	}
 	for _, it := range b.machines {
 		m := it.Value
 		if b.hosts[m.ID].ID != h.ID {

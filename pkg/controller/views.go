@@ -97,7 +97,7 @@ func (c *Controller) unplaced(v view) []api.Task {
 	if v.Release == nil || v.App.Pending != 0 || v.App.Desired == record.DesiredRemoved {
 		return nil
 	}
-	missing := plan.Diff(v.Templates, v.App.Release, v.Assignments).Missing
+	missing := plan.Current(v.Snapshot).Missing
 	if len(missing) == 0 {
 		return nil
 	}
@@ -161,17 +161,14 @@ func (c *Controller) summary(v view) api.Application {
 		}
 	}
 	good := 0
-	for _, t := range c.tasks(v) {
-		if t.Desired == "remove" {
-			continue
-		}
-		if t.State == record.StateRunning {
+	for _, r := range replicasOf(c.tasks(v)) {
+		if r.runs {
 			a.Running++
 		}
-		if t.State == record.StateRunning && t.Health != "unhealthy" || t.State == record.StateComplete {
+		if r.good {
 			good++
-		} else if t.Error != "" && a.Error == "" {
-			a.Error = t.Name + ": " + t.Error
+		} else if a.Error == "" {
+			a.Error = r.trouble
 		}
 	}
 	switch {

@@ -39,12 +39,8 @@ func (c *Controller) Placement(_ context.Context, app, service string) ([]api.Se
 			first[t.Service] = t
 		}
 	}
-	number := v.App.Release
-	if v.App.Pending != 0 {
-		number = v.App.Pending
-	}
 	missing := map[string][]plan.Missing{}
-	for _, m := range plan.Diff(v.Templates, number, v.Assignments).Missing {
+	for _, m := range plan.Current(v.Snapshot).Missing {
 		missing[m.Service] = append(missing[m.Service], m)
 	}
 	out := []api.ServicePlacement{}

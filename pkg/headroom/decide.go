@@ -28,6 +28,9 @@ func Decide(s Snapshot, h History) (Decision, History) {
 	free = s.grow(&d, size, free)
 	s.shrink(&d, hosts, h)
 	d.Recheck = s.recheck(h, d, up, down)
+	if again := s.lost(&d); !again.IsZero() && (d.Recheck.IsZero() || again.Before(d.Recheck)) {
+		d.Recheck = again
+	}
 	d.Reason = s.reason(&d, size, free)
 	return d, h
 }

@@ -39,6 +39,8 @@ type Host struct {
 	// Leaving means that it is on its way out.
 	Leaving bool
 	AddedAt time.Time
+	// LostSince is when it was lost; zero while it is not.
+	LostSince time.Time
 }
 
 func (h *Host) counts() bool { return h.Up && !h.Cordoned && !h.Leaving }
@@ -66,7 +68,9 @@ type Want struct {
 
 // Snapshot is all that a decision rests on.
 type Snapshot struct {
-	Now       time.Time
+	Now time.Time
+	// Began is when whoever decides began to: nobody is lost for longer.
+	Began     time.Time
 	Policy    record.HeadroomPolicy
 	Placement placement.Policy
 	Hosts     []Host
@@ -159,6 +163,10 @@ type Decision struct {
 	// Leave are the hosts that go now, Stay empty ones that do not.
 	Leave []Leave
 	Stay  []Leave
+	// Lost are lost hosts whose machines are given back now, Kept those whose
+	// machines are not, or not yet.
+	Lost []Leave
+	Kept []Leave
 	// Blocked is in the order of the snapshot's.
 	Blocked []Outcome
 	// Recheck is when time alone may change the decision; zero for never.

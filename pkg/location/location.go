@@ -123,6 +123,9 @@ var (
 	ErrExhausted = errors.New("no machine is left")
 	// ErrGone means that there is no such machine.
 	ErrGone = errors.New("machine is gone")
+	// ErrUncleaned means that the host of a machine is out of the fleet, and that
+	// what is on the machine stays, as nothing answers there.
+	ErrUncleaned = errors.New("what is on it could not be taken away")
 	// ErrKind means that this program knows no such kind of provider.
 	ErrKind = errors.New("unknown kind of provider")
 )

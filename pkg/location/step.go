@@ -55,6 +55,9 @@ type Sight struct {
 	// Leave says why headroom lets its host go; empty when it stays. After the
 	// cordon it is worked out again, without the host.
 	Leave string
+	// Lost says that its host is lost for good, and since when; empty when it
+	// is not.
+	Lost string
 	// Known is false when the machine's provider is.
 	Known bool
 }
@@ -117,7 +120,7 @@ func draining(m record.Machine, s Sight) Step {
 		}
 		return Step{Do: Drain, Why: m.Leave}
 	case record.HostDraining:
-		if s.Host.Tasks > 0 {
+		if s.Host.Tasks > 0 && (s.Host.Up || !m.Ordered) {
 			return Step{Do: Wait}
 		}
 	}
@@ -141,6 +144,9 @@ func Settle(m record.Machine, s Sight) (_ record.Machine, changed bool) {
 	case m.State == record.MachineHost && s.Host == nil:
 		// A user removed the host: what is on the machine went with it.
 		m.Leave, m.Endpoint, m.Host = "its host was removed", "", ""
+		return enter(m, record.MachineReleasing, s.Now), true
+	case m.State == record.MachineHost && s.Lost != "":
+		m.Leave, m.Lost = s.Lost, true
 		return enter(m, record.MachineReleasing, s.Now), true
 	case m.State == record.MachineHost && m.Ordered:
 		return enter(m, record.MachineDraining, s.Now), true
@@ -236,6 +242,9 @@ func failed(m record.Machine, do Action, err error, now time.Time, lasting bool)
 	m.Attempts++
 	var order *OrderError
 	final := errors.As(err, &order) || m.Attempts >= Attempts
+	if errors.Is(err, ErrUncleaned) {
+		m.Host, final = "", true
+	}
 	since := m.Since
 	m.Since = now // the pause begins
 	switch {

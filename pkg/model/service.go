@@ -103,6 +103,9 @@ type Mount struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	// CreateHostPath makes a missing bind source, as docker run -v does.
 	CreateHostPath bool `json:"createHostPath,omitempty"`
+	// Shared says that the source is the same data on every host that the
+	// service may be on, as with a network file system.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // Link makes another entity known to a service: by a name that resolves and

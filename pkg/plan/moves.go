@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,8 @@ type Move struct {
 	// StopFirst removes the replica before its successor starts: the two cannot
 	// be at the same time.
 	StopFirst bool
+	// Ended means that it has done its work, so that its successor only says so.
+	Ended bool
 }
 
 // Abandoned is a successor that did not come up.
@@ -29,6 +32,7 @@ const (
 	CauseDrain     = "drain"
 	CauseRemove    = "remove"
 	CauseRebalance = "rebalance"
+	CauseLost      = "lost"
 )
 
 // Lingering is how long a replica runs on without names once its successor is
@@ -68,7 +72,7 @@ func (n *next) sort() moves {
 	}
 	for _, a := range sorted(n.Assignments) {
 		switch {
-		case n.HostLost[a.Host] && !a.Container.Fenced:
+		case n.HostLost[a.Host] && !a.Container.Fenced && !Ended(a, n.Observed[a.Task]):
 			m.lost = append(m.lost, a)
 			continue
 		case a.Replaces != "":
@@ -224,7 +228,7 @@ func (n *next) update(service string) *model.Update {
 // move asks for successors of the replicas on hosts that work leaves, as many
 // of a service at a time as its rules allow.
 func (n *next) move(m moves) {
-	if len(n.Leaving) == 0 {
+	if len(n.Leaving)+len(n.HostLost) == 0 {
 		return
 	}
 	n.d.Blocked = map[string]string{}
@@ -242,6 +246,10 @@ func (n *next) move(m moves) {
 	}
 	for _, a := range n.diff.Keep {
 		cause := n.Leaving[a.Host]
+		ended := Ended(a, n.Observed[a.Task])
+		if ended && n.HostLost[a.Host] {
+			cause = cmp.Or(cause, CauseLost) // what is known of it goes elsewhere
+		}
 		if _, moving := m.successors[a.Task]; cause == "" || moving {
 			continue
 		}
@@ -250,18 +258,18 @@ func (n *next) move(m moves) {
 			n.d.Blocked[a.Task] = why
 			continue
 		}
-		if !n.HostUp[a.Host] || a.Phase == record.PhasePrepare {
+		if !n.HostUp[a.Host] && !ended || a.Phase == record.PhasePrepare {
 			continue // it is not there, or not yet
 		}
 		at := 1
 		if u := n.update(a.Service); u != nil && u.Parallelism > 0 {
 			at = u.Parallelism
 		}
-		if under[a.Service] >= at {
+		if under[a.Service] >= at && !ended {
 			continue // others of its service first
 		}
 		x := n.moveOf(a, t, cause)
-		if x.StopFirst && !n.mayStop(a, down[a.Service], at-under[a.Service]) {
+		if x.StopFirst && !ended && !n.mayStop(a, down[a.Service], at-under[a.Service]) {
 			continue
 		}
 		under[a.Service]++
@@ -305,8 +313,8 @@ func (n *next) mayStop(a record.Assignment, down []record.Assignment, most int) 
 // blocks says why a replica cannot leave its host, or "".
 func (n *next) blocks(a record.Assignment) string {
 	switch {
-	case a.Container.Fenced:
-		return "it writes to " + written(a.Container) + " of this host, which is nowhere else (mount it read-only, or remove the application)"
+	case a.Container.Fenced && !a.Container.Shared:
+		return "it writes to " + written(a.Container) + " of this host, which is nowhere else (mount it read-only, or remove the application; if every host has the same data there, say that it is shared)"
 	case n.Resting[MoveKey(a.App, a.Service, a.Slot)]:
 		return "its last move failed; it is tried again within a minute"
 	}
@@ -328,14 +336,12 @@ func StopFirst(s *model.Service) bool {
 // written names what a container writes to on its host.
 func written(c record.ContainerSpec) string {
 	for _, m := range c.Mounts {
-		if writes(m) {
+		if m.Writes() && !m.Shared {
 			return m.Source
 		}
 	}
 	return "data"
 }
-
-func writes(m model.Mount) bool { return m.Type != model.MountTmpfs && !m.ReadOnly && m.Source != "" }
 
 // Drain says which replicas would leave a host, all of them at once, and which
 // cannot.
@@ -370,7 +376,8 @@ func Drain(s Snapshot, host string) Decision {
 func (n *next) moveOf(a record.Assignment, t Template, cause string) Move {
 	return Move{
 		Missing:   Missing{Template: t, Replaces: &a, Cause: cause, Avoid: []string{a.Host}},
-		StopFirst: StopFirst(n.entity(a.Service)) || a.Phase == record.PhaseStop || n.Observed[a.Task].State == record.StateComplete,
+		StopFirst: StopFirst(n.entity(a.Service)) || a.Container.Fenced || a.Phase == record.PhaseStop || n.Observed[a.Task].State == record.StateComplete,
+		Ended:     Ended(a, n.Observed[a.Task]),
 	}
 }
 

@@ -220,7 +220,7 @@ func TestWhatWritesToItsHostIsNotReplacedAndDoesNotMove(t *testing.T) {
 	d := Next(w.Snapshot)
 	assert.Equal(t, len(d.Blocked), 1)
 	for _, why := range d.Blocked {
-		assert.Equal(t, why, "it writes to /data of this host, which is nowhere else (mount it read-only, or remove the application)")
+		assert.Equal(t, why, "it writes to /data of this host, which is nowhere else (mount it read-only, or remove the application; if every host has the same data there, say that it is shared)")
 	}
 	w.Leaving = map[string]string{}
 	w.die("h1")

@@ -121,12 +121,21 @@ func (n *next) orphans(keep []record.Assignment) []record.Observed {
 	}
 	var out []record.Observed
 	for _, o := range n.Observed {
-		if !assigned[o.Task] && !n.HostUp[o.Host] {
+		if !assigned[o.Task] && !n.HostUp[o.Host] && !n.mayStillWrite(o) {
 			out = append(out, o)
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Task < out[j].Task })
 	return out
+}
+
+// mayStillWrite reports whether a report is of a container that a successor
+// waits for: both would write to the same data. It is kept until its host is
+// back, or forgotten.
+func (n *next) mayStillWrite(o record.Observed) bool {
+	return n.App.Desired != record.DesiredRemoved && slices.ContainsFunc(n.Templates, func(t Template) bool {
+		return t.Service == o.Service && t.Slot == o.Slot && t.Spec.Shared
+	})
 }
 
 // pending brings a release about, or takes it back.

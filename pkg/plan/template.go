@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"clocker.io/clocker/pkg/model"
@@ -45,7 +44,8 @@ func Templates(fleet string, r *record.Release) []Template {
 			}
 			t.Hash = hashOf(e, t.Spec)
 			// Not in the hash: it says nothing that the mounts do not.
-			t.Spec.Fenced = slices.ContainsFunc(t.Spec.Mounts, writes)
+			own, shared := e.Service.Data()
+			t.Spec.Fenced, t.Spec.Shared = own || shared, shared && !own
 			out = append(out, t)
 		}
 	}

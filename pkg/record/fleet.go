@@ -201,6 +201,11 @@ type HeadroomPolicy struct {
 	RemoveEmpty bool `json:"removeEmpty,omitempty"`
 	// EvenWithStrangers lets hosts go that run somebody else's containers.
 	EvenWithStrangers bool `json:"evenWithStrangers,omitempty"`
+	// LostDelay is how long a host of a provider is lost before its machine is
+	// given back; 0 means the default, less than 0 never. LostWithData gives it
+	// back also when replicas wait for what they wrote there.
+	LostDelay    time.Duration `json:"lostDelay,omitempty"`
+	LostWithData bool          `json:"lostWithData,omitempty"`
 	// Suspended makes the policy look and say, but do nothing.
 	Suspended bool `json:"suspended,omitempty"`
 }
@@ -262,6 +267,8 @@ type Machine struct {
 	// user said so, and that nothing takes it back.
 	Leave   string `json:"leave,omitempty"`
 	Ordered bool   `json:"ordered,omitempty"`
+	// Lost means that it goes because its host is lost: it may not answer.
+	Lost bool `json:"lost,omitempty"`
 	// State is one of the Machine constants; Since when it began.
 	State string    `json:"state"`
 	Since time.Time `json:"since"`

@@ -25,6 +25,9 @@ type Host struct {
 	EngineID string `json:"engineID,omitempty"`
 	// State is "active", "cordoned", "draining" or "removing".
 	State string `json:"state"`
+	// Before is the state to which a removal that does not come to its end goes
+	// back; empty in any other state.
+	Before string `json:"before,omitempty"`
 	// Affinity are rules for what may share the host (spec/clocker.md §2.4).
 	Affinity []string `json:"affinity,omitempty"`
 	// Provider names the host provider that the machine came from, and Machine
@@ -172,6 +175,10 @@ type Assignment struct {
 	Retried   int           `json:"retried,omitempty"`
 	Container ContainerSpec `json:"container"`
 	CreatedAt time.Time     `json:"createdAt"`
+	// Completed is, for a job that ended well on another host and came from
+	// there, one more than its Restarts then; 0 for any other. While it is more
+	// than Restarts, the agent makes no container and reports it as complete.
+	Completed int `json:"completed,omitempty"`
 	// Replaces is the task, of the same service and slot on another host, that
 	// goes once this one is up; empty when there is none.
 	Replaces string `json:"replaces,omitempty"`
@@ -215,9 +222,12 @@ type ContainerSpec struct {
 	Resources       model.Resources `json:"resources,omitzero"`
 	// Platform is "os/arch[/variant]"; empty means the engine's own.
 	Platform string `json:"platform,omitempty"`
-	// Fenced means that the container writes to a path of its host, which no
-	// other host has: it is neither moved nor replaced elsewhere by itself.
+	// Fenced means that the container writes to data that outlives it: it is not
+	// replaced elsewhere by itself.
 	Fenced bool `json:"fenced,omitempty"`
+	// Shared says of a container that is Fenced that every host has the data: it
+	// moves, but two of one replica must not run at the same time.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // NetworkJoin attaches a container to a network.
