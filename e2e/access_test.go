@@ -80,9 +80,22 @@ func TestSecondPersonMustDoWhatTheirRoleSays(t *testing.T) {
 	assert.NilError(t, err)
 	tok.CAFingerprint = strings.Repeat("0a", 32)
 	newPerson(t, f).mayNot(t, "not of the fleet", "fleet", "join", tok.String())
+	machine := strings.TrimSpace(f.clocker(t, "token", "create"))
+	stranger := newPerson(t, f)
+	stranger.mayNot(t, "host join", "fleet", "join", machine)
+	stranger.mayNot(t, "was used before", "fleet", "join", invite)
+	if out := stranger.may(t, "fleet", "ls", "--quiet"); out != "" {
+		t.Errorf("a refused person knows fleets: %s", out)
+	}
 
+	// Whoever may not take the fleet away can still forget it.
+	ben.mayNot(t, "it takes an admin", "fleet", "rm", "--force", f.name)
 	f.clocker(t, "user", "rm", "ben")
 	ben.mayNot(t, "any more", "ls")
+	ben.may(t, "fleet", "forget", f.name)
+	if out := ben.may(t, "fleet", "ls", "--quiet"); out != "" {
+		t.Errorf("a fleet that was forgotten is known: %s", out)
+	}
 
 	log := f.clocker(t, "audit", "--format", "{{.User}} {{.Action}} {{.Subject}} {{.Result}}: {{.Reason}}")
 	for _, want := range []string{

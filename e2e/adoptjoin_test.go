@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"clocker.io/clocker/e2e/testbed"
+	fleettoken "clocker.io/clocker/pkg/fleet/token"
 )
 
 // A machine that nobody reaches must join with a token, once; a token that is
@@ -22,16 +23,30 @@ func TestMachineMustJoinByItself(t *testing.T) {
 	}
 	token := strings.TrimSpace(f.clocker(t, "token", "create", "--label", "zone=nat"))
 	brief := strings.TrimSpace(f.clocker(t, "token", "create", "--expires", "1s"))
+	person := strings.TrimSpace(f.clocker(t, "user", "add", "ann"))
+	changed := func(change func(*fleettoken.Token)) string {
+		tok, err := fleettoken.Parse(token)
+		succeeds(t, err)
+		change(&tok)
+		return tok.String()
+	}
 	for _, c := range []struct{ name, token, want string }{
 		{"nonsense", "let-me-in", "this is no token"},
 		{"cut short", token[:len(token)-4], "copy it again"},
 		{"expired", brief, "has expired"},
+		{"a person's", person, "this token is for a person"},
+		{"of another authority", changed(func(k *fleettoken.Token) { k.CAFingerprint = strings.Repeat("0a", 32) }), "ask for a token of the fleet that runs there"},
+		{"of a fleet that is away", changed(func(k *fleettoken.Token) { k.Controllers = []string{"https://" + h2.Address + ":1"} }), "must reach https://" + h2.Address},
+		{"with another secret", changed(func(k *fleettoken.Token) { k.Secret = strings.Repeat("a", len(k.Secret)) }), "token"},
 	} {
 		r := join(c.token)
 		if r.code == 0 || !strings.Contains(r.stderr, c.want) {
 			t.Errorf("%s: exit %d, standard error lacks %q:\n%s", c.name, r.code, c.want, r.stderr)
 		}
 		untouched(t, h2)
+	}
+	if n := len(f.hosts(t)); n != 1 {
+		t.Errorf("the fleet has %d hosts", n)
 	}
 	if r := join(token); r.code != 0 {
 		t.Fatal(r.err())
@@ -44,6 +59,10 @@ func TestMachineMustJoinByItself(t *testing.T) {
 		t.Errorf("on the machine: %q", out)
 	}
 	f.refused(t, 3, []string{"joined by itself"}, "host", "upgrade", "h2")
+	all := f.refused(t, 3, []string{"not upgraded", "host h2 joined by itself"}, "host", "upgrade", "--all", "--quiet")
+	if all.stdout != "h1\n" {
+		t.Errorf("upgraded: %q", all.stdout)
+	}
 	f.clocker(t, "host", "rm", "h2")
 	if r := runCommand(h2.Command(t.Context(), "docker", "clocker", "host", "leave")); r.code != 0 {
 		t.Fatal(r.err())

@@ -211,9 +211,19 @@ func TestControllersMustComeAndGoAndComeBack(t *testing.T) {
 // awaitKnown waits until every host knows every controller and no other.
 func (f *fleet) awaitKnown(t *testing.T) {
 	t.Helper()
+	var names []string
+	for _, h := range f.bed.Hosts() {
+		names = append(names, h.Name)
+	}
+	f.awaitKnownBy(t, names...)
+}
+
+func (f *fleet) awaitKnownBy(t *testing.T, hosts ...string) {
+	t.Helper()
 	cs := f.controllers(t)
 	await(t, 30*time.Second, "hosts know the controllers", func() error {
-		for _, h := range f.bed.Hosts() {
+		for _, name := range hosts {
+			h := f.bed.Host(name)
 			b, err := os.ReadFile(filepath.Join(h.Root(), "etc/clocker/host.json"))
 			if err != nil {
 				return err

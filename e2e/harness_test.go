@@ -278,17 +278,26 @@ func (f *fleet) tasks(t *testing.T, app string) map[string]api.Task {
 	return out
 }
 
-// await calls f until it returns nil, and fails the test when it has not
-// within the time.
-func await(t *testing.T, within time.Duration, what string, f func() error) time.Duration {
+// loaded is how long a machine with much else to do may take for anything.
+const loaded = 90 * time.Second
+
+// await calls f until it returns nil, and says when that took longer than
+// expected. It fails the test only where a loaded machine is no excuse any more:
+// what is awaited is a state. Where a speed is promised, the caller looks at the
+// time that it returns.
+func await(t *testing.T, expected time.Duration, what string, f func() error) time.Duration {
 	t.Helper()
-	start := time.Now()
+	start, within := time.Now(), max(expected, loaded)
 	for {
 		err := f()
+		took := time.Since(start)
 		if err == nil {
-			return time.Since(start)
+			if took > expected {
+				t.Logf("%s: after %s, expected within %s", what, took.Round(time.Millisecond), expected)
+			}
+			return took
 		}
-		if time.Since(start) > within {
+		if took > within {
 			t.Fatalf("%s: not within %s: %v", what, within, err)
 		}
 		select {

@@ -144,26 +144,30 @@ func TestTraceMustAgreeWithConnections(t *testing.T) {
 	f.container(t, "h3", "trace-other", "trace-b")
 	right, other := f.addressOf(t, "trace-a", "trace-right"), f.addressOf(t, "trace-b", "trace-other")
 	h1 := f.bed.Host("h1")
+	// Hosts hear of a rule's change each by itself.
 	check := func(what, address, to string, open bool, kind string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		page, _, err := get(ctx, fmt.Sprintf("http://%s:18060/dial?addr=%s", h1.Address, address))
-		if reached := err == nil && strings.Contains(page, "->"); reached != open {
-			t.Errorf("%s: a connection to %s: %v, want %v (%s %v)", what, address, reached, open, page, err)
-		}
-		r := f.command(t.Context(), "clocker", "trace", "--format", "json", "trace-left", to)
-		var got trace.Result
-		if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
-			t.Fatalf("%s: %v\n%s%s", what, err, r.stdout, r.stderr)
-		}
-		b := got.Broken()
-		switch {
-		case open && (b != nil || r.code != 0):
-			t.Errorf("%s: trace says broken, exit %d: %+v", what, r.code, b)
-		case !open && (b == nil || b.Kind != kind || r.code != 1):
-			t.Errorf("%s: trace says %+v, exit %d, want a broken %s", what, b, r.code, kind)
-		}
+		await(t, 5*time.Second, what, func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			page, _, err := get(ctx, fmt.Sprintf("http://%s:18060/dial?addr=%s", h1.Address, address))
+			if reached := err == nil && strings.Contains(page, "->"); reached != open {
+				return fmt.Errorf("a connection to %s: %v, want %v (%s %w)", address, reached, open, page, err)
+			}
+			r := f.command(t.Context(), "clocker", "trace", "--format", "json", "trace-left", to)
+			var got trace.Result
+			if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+				return fmt.Errorf("%w\n%s%s", err, r.stdout, r.stderr)
+			}
+			b := got.Broken()
+			switch {
+			case open && (b != nil || r.code != 0):
+				return fmt.Errorf("trace says broken, exit %d: %+v", r.code, b)
+			case !open && (b == nil || b.Kind != kind || r.code != 1):
+				return fmt.Errorf("trace says %+v, exit %d, want a broken %s", b, r.code, kind)
+			}
+			return nil
+		})
 	}
 	check("one network", right+":80", "trace-right:80", true, "")
 	check("another network", other+":80", "trace-other:80", false, trace.HopRule)

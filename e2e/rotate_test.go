@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -202,7 +204,7 @@ func TestAuthorityMustBeReplacedThoughLeadersDie(t *testing.T) {
 		}
 		return f.command(ctx, "clocker", "ca", "rotate", "--detach").err()
 	})
-	stop := hammer(ctx, page)
+	stop, calls := hammer(ctx, page), f.calls(ctx)
 	start := time.Now()
 	kill(t, f.leader(t), "docker-clocker", "serve")
 	killed := map[string]bool{}
@@ -224,8 +226,12 @@ func TestAuthorityMustBeReplacedThoughLeadersDie(t *testing.T) {
 	if len(failures) > 0 {
 		t.Errorf("%d of %d requests failed: %v", len(failures), answers+len(failures), failures[0])
 	}
-	t.Logf("authority of three controllers changed in %s, leaders killed too in %v, %d requests answered",
-		time.Since(start).Round(100*time.Millisecond), killed, answers)
+	called, refused := calls()
+	if len(refused) > 0 {
+		t.Errorf("%d of %d commands failed: %v", len(refused), called, refused[0])
+	}
+	t.Logf("authority of three controllers changed in %s, leaders killed too in %v, %d requests and %d commands answered",
+		time.Since(start).Round(100*time.Millisecond), killed, answers, called)
 	after, err := f.authority(t)
 	assert.NilError(t, err)
 	assert.Assert(t, len(after.Authorities) == 1 && after.Authorities[0].ID != before.Authorities[0].ID)
@@ -233,6 +239,7 @@ func TestAuthorityMustBeReplacedThoughLeadersDie(t *testing.T) {
 		assert.Equal(t, b.Authority, after.Authorities[0].ID, "%s %s", b.Kind, b.Name)
 	}
 	await(t, 30*time.Second, "three members vote", func() error { return voting(f, t, 3) })
+	f.shownBy(t, after.Authorities[0].Fingerprint, hostFiles(t, f.bed.Host("h1")))
 	f.clocker(t, "deploy", writeFile(t, "compose.yaml", strings.ReplaceAll(fmt.Sprintf(rotating, 18341), "replicas: 3", "replicas: 4")), "--app", "rotate")
 	// What further controllers and backups are made from is the new authority.
 	archive := filepath.Join(t.TempDir(), "backup")
@@ -240,4 +247,86 @@ func TestAuthorityMustBeReplacedThoughLeadersDie(t *testing.T) {
 	f.clocker(t, "controller", "rm", "h3")
 	f.clocker(t, "controller", "add", "h3")
 	assert.NilError(t, voting(f, t, 3))
+}
+
+// shownBy holds that API and etcd of every controller show certificates of one
+// authority, on the wire.
+func (f *fleet) shownBy(t *testing.T, fingerprint string, as *hostconfig.Config) {
+	t.Helper()
+	mutual, err := as.TLS()
+	assert.NilError(t, err)
+	for _, u := range append(append([]string{}, as.Controllers...), as.Etcd...) {
+		conn, err := (&tls.Dialer{Config: mutual}).DialContext(t.Context(), "tcp", strings.TrimPrefix(u, "https://"))
+		assert.NilError(t, err)
+		for _, chain := range conn.(*tls.Conn).ConnectionState().VerifiedChains {
+			sum := sha256.Sum256(chain[len(chain)-1].Raw)
+			assert.Equal(t, hex.EncodeToString(sum[:]), fingerprint, "%s", u)
+		}
+		assert.NilError(t, conn.Close())
+	}
+}
+
+// calls runs one command after another, until stop is called.
+func (f *fleet) calls(ctx context.Context) (stop func() (int, []error)) {
+	ctx, cancel := context.WithCancel(ctx)
+	var called int
+	var failed []error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			called++
+			if err := f.command(context.WithoutCancel(ctx), "clocker", "ls").err(); err != nil {
+				failed = append(failed, err)
+			}
+		}
+	}()
+	return func() (int, []error) {
+		cancel()
+		<-done
+		return called, failed
+	}
+}
+
+// A host and a person who were away while the authority was changed are told
+// what to do, and come back; what runs on the host runs on.
+func TestWhoWasAwayWhileTheAuthorityChangedMustComeBack(t *testing.T) {
+	f := shared
+	h3 := f.bed.Host("h3")
+	dora := newPerson(t, f)
+	dora.may(t, "fleet", "join", strings.TrimSpace(f.clocker(t, "user", "add", "dora", "--role", "read")))
+	t.Cleanup(func() { f.command(context.Background(), "clocker", "user", "rm", "dora") })
+	stranger := dockerOn(t, h3, "run", "--detach", "--network", "none", "clocker.io/test/web:1")
+	t.Cleanup(func() {
+		_, _ = h3.Exec(context.Background(), "docker", "rm", "--force", strings.TrimSpace(stranger)) // it was this test's
+	})
+	dockerOn(t, h3, "stop", "clocker-agent")
+	f.is(t, 30*time.Second, "h3", "lost")
+	await(t, 30*time.Second, "the change begins", func() error { return f.command(t.Context(), "clocker", "ca", "rotate", "--detach").err() })
+	await(t, time.Minute, "h3 and dora are waited for", func() error {
+		it, err := f.authority(t)
+		if w := strings.Join(it.Waits, "\n"); err != nil || len(it.Waits) != 2 || !strings.Contains(w, "host h3 is away") || !strings.Contains(w, "user dora") {
+			return fmt.Errorf("%s: %v: %w", it.Stage, it.Waits, err)
+		}
+		return nil
+	})
+	t.Log(f.clocker(t, "ca", "show"))
+	assert.NilError(t, f.command(t.Context(), "clocker", "ca", "rotate", "--finish").err())
+	dora.mayNot(t, "joins again with another token", "ls")
+	dockerOn(t, h3, "start", "clocker-agent")
+	shown := f.clocker(t, "ca", "show", "--no-trunc")
+	t.Log(shown)
+	for _, want := range []string{"docker clocker host add", "docker clocker user add dora"} {
+		assert.Assert(t, strings.Contains(shown, want), "%q is not in\n%s", want, shown)
+	}
+	assert.NilError(t, f.addHost(t.Context(), h3, false).err())
+	f.is(t, 30*time.Second, "h3", "ready")
+	assert.Equal(t, strings.TrimSpace(dockerOn(t, h3, "inspect", "--format", "{{.State.Running}}", strings.TrimSpace(stranger))), "true")
+	dora.may(t, "fleet", "join", strings.TrimSpace(f.clocker(t, "user", "add", "dora", "--role", "read")))
+	dora.may(t, "ls")
+	it, err := f.authority(t)
+	assert.NilError(t, err)
+	for _, b := range it.Bearers {
+		assert.Equal(t, b.Lags, "", "%s %s", b.Kind, b.Name)
+	}
 }

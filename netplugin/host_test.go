@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -316,7 +317,14 @@ func TestNothingIsLeft(t *testing.T) {
 		assert.Equal(t, len(left), 0)
 	}
 
-	fresh := kernel(w.AddBareHost())
+	bare, fresh := w.AddBareHost(), ""
+	h.Eventually(10*time.Second, "the link carries", func() error {
+		fresh = kernel(bare)
+		if !strings.Contains(fresh, "fe80::/64 dev eth0") || !strings.Contains(fresh, "multicast ff00::/8 dev eth0") || strings.Contains(fresh, "NO-CARRIER") {
+			return errors.New(fresh)
+		}
+		return nil
+	})
 	n = h.CreateNetwork(red, nil)
 	n.Run(nettest.Port{Proto: 6, Port: 80, HostPort: 8000})
 	h.Kill()

@@ -116,7 +116,7 @@ func TestRules(t *testing.T) {
 		_, err := b.Ask(family, "", to(a, "80")[i], nettest.Doubt)
 		assert.Check(t, err != nil, "the other way")
 	}
-	seen, err := a.Ask("tcp4", "", b.Address+":80", time.Second)
+	seen, err := a.Ask("tcp4", "", b.Address+":80", nettest.Patience)
 	assert.NilError(t, err)
 	assert.Equal(t, seen, a.Address)
 	_, err = a.Ask("udp4", "", b.Address+":80", nettest.Doubt)
@@ -202,7 +202,7 @@ func TestMachineOnANetwork(t *testing.T) {
 			h.Serve(at)
 			eventually(t, h, a.Namespace, family, at, true)
 			eventually(t, h, h.Namespace, family, target, true)
-			seen, err := h.Ask(family, "", target, time.Second)
+			seen, err := h.Ask(family, "", target, nettest.Patience)
 			assert.NilError(t, err)
 			assert.Equal(t, seen, text, "the host talks as itself on the network")
 			x.NotReaches(t, at)

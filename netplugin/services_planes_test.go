@@ -170,7 +170,7 @@ func (f *spreadFleet) follows(t *testing.T) {
 	f.b.hide(t, f.World)
 	f.answers(t, f.caller.Namespace, "tcp4", at, "a")
 	f.answers(t, f.caller.Namespace, "udp4", at, "a")
-	_, _, err := held.ask(time.Second)
+	_, _, err := held.ask(nettest.Patience)
 	assert.NilError(t, err, "a session must go on while its replica lives")
 	f.b.Stop()
 	f.near.Eventually(5*time.Second, "the session is reset", func() error {

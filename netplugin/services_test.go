@@ -257,8 +257,8 @@ func TestServiceAddressFollowsReplicas(t *testing.T) {
 	// b has no name any more, but lives.
 	b.hide(t, w)
 	hidden := time.Now() // from the write on: that may wait for etcd's disk
-	var last time.Time
-	for end := hidden.Add(1500 * time.Millisecond); time.Now().Before(end); {
+	last := hidden
+	for end := hidden.Add(time.Minute); time.Since(last) < 1500*time.Millisecond && time.Now().Before(end); {
 		started := time.Now()
 		name, _, err := once(caller.Namespace, "tcp4", vip+":80")
 		assert.NilError(t, err)
@@ -266,14 +266,14 @@ func TestServiceAddressFollowsReplicas(t *testing.T) {
 			last = started
 		}
 	}
-	took := max(0, last.Sub(hidden))
+	took := last.Sub(hidden)
 	t.Logf("last new connection to the replica %s after its name was deleted", took)
-	assert.Assert(t, took < time.Second)
+	assert.Assert(t, took < 10*time.Second, "it goes on to get some")
 	for _, s := range []session{withA, withB} {
-		_, _, err := s.ask(time.Second)
+		_, _, err := s.ask(nettest.Patience)
 		assert.NilError(t, err, "a session must go on while its replica lives")
 	}
-	name, _, err := flowB.ask(time.Second)
+	name, _, err := flowB.ask(nettest.Patience)
 	assert.NilError(t, err)
 	assert.Equal(t, name, "a", "a flow without a session goes to who is there")
 
@@ -285,7 +285,7 @@ func TestServiceAddressFollowsReplicas(t *testing.T) {
 		}
 		return nil
 	})
-	_, _, err = withA.ask(time.Second)
+	_, _, err = withA.ask(nettest.Patience)
 	assert.NilError(t, err)
 
 	// Without any replica callers are told at once.

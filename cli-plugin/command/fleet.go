@@ -2,6 +2,8 @@ package command
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/config"
@@ -9,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"clocker.io/clocker/cli-plugin/formatter"
+	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/fleet"
+	"clocker.io/clocker/pkg/record"
 )
 
 func newFleetCommand(e *Env) *cobra.Command {
@@ -20,7 +24,7 @@ func newFleetCommand(e *Env) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newFleetLsCommand(e), newFleetUseCommand(e), newFleetRmCommand(e))
-	cmd.AddCommand(newFleetInspectCommand(e), newFleetUpdateCommand(e), newFleetJoinCommand(e))
+	cmd.AddCommand(newFleetInspectCommand(e), newFleetUpdateCommand(e), newFleetJoinCommand(e), newFleetForgetCommand(e))
 	return cmd
 }
 
@@ -132,11 +136,29 @@ func runFleetRm(ctx context.Context, e *Env, name string, o fleetRmOptions) erro
 	defer c.Close()
 	if _, err := c.Info(ctx); err == nil {
 		do.Controller = c
+		if err := mayDestroy(ctx, c, p); err != nil {
+			return err
+		}
 	} else if !o.force {
 		return err
 	}
 	show := e.steps("Removing fleet "+name, o.quiet)
 	err = fleet.Destroy(ctx, do, show.add)
 	show.close(err)
-	return err
+	if err != nil {
+		return err
+	}
+	return fleet.RemoveContexts(e.cli.ContextStore(), name)
+}
+
+// mayDestroy refuses people who are no admin, as far as the fleet says who they
+// are: whoever reaches its engines could take it away, and may only have meant
+// to forget it here.
+func mayDestroy(ctx context.Context, c *api.Client, p *fleet.Profile) error {
+	u, err := c.User(ctx, p.User)
+	if errors.Is(err, api.ErrForbidden) || err == nil && u.Role != record.RoleAdmin {
+		return fmt.Errorf("remove fleet %s: %w: it takes an admin, and user %s is none: docker clocker fleet forget %s removes it from this machine only",
+			p.Name, api.ErrForbidden, p.User, p.Name)
+	}
+	return nil // what does not answer is for the steps that need it
 }

@@ -26,6 +26,8 @@ type headroomFlags struct {
 	percent, cpu, memory          string
 	rooms                         []string
 	up, down                      time.Duration
+	lost                          string
+	lostWithData                  bool
 	removeEmpty, evenWithStranger bool
 	reset                         bool
 }
@@ -46,7 +48,10 @@ Only what is given changes; 0 takes a number away, --for APP/SERVICE=0 that room
 Hosts are added from the fleet's providers when room has been lacking for
 --up-delay. With --remove-empty, hosts of providers on which nothing has run for
 --down-delay go back when all the room stays without them; never the last one, none
-below --min, and none with containers of others unless --even-with-strangers.`,
+below --min, and none with containers of others unless --even-with-strangers.
+
+The machine of a host of a provider that is lost for --lost-delay is given back,
+reached or not; none while many hosts are lost at once.`,
 		Example: `  docker clocker headroom set --count 4 --max 8 --remove-empty
   docker clocker headroom set --percent 20% --min 3
   docker clocker headroom set --cpu 4 --memory 8GiB --for shop/web=2`,
@@ -66,6 +71,8 @@ below --min, and none with containers of others unless --even-with-strangers.`,
 	f.DurationVar(&o.down, "down-delay", 0, "How long a host must be empty, and not needed, before it goes (default 5m)")
 	f.BoolVar(&o.removeEmpty, "remove-empty", false, "Remove hosts of providers that nothing runs on")
 	f.BoolVar(&o.evenWithStranger, "even-with-strangers", false, "Remove them also with containers or volumes that Clocker did not make")
+	f.StringVar(&o.lost, "lost-delay", "", "How long a host of a provider is lost before its machine is given back, or never (default 10m)")
+	f.BoolVar(&o.lostWithData, "lost-with-data", false, "Give it back also when replicas wait for the data that they wrote there")
 	f.BoolVar(&o.reset, "reset", false, "Forget what was set before")
 	return cmd
 }
@@ -127,10 +134,24 @@ func (o headroomFlags) change(given func(string) bool, p *record.HeadroomPolicy)
 	plain("down-delay", func() { p.DownDelay = delay(o.down) })
 	plain("remove-empty", func() { p.RemoveEmpty = o.removeEmpty })
 	plain("even-with-strangers", func() { p.EvenWithStrangers = o.evenWithStranger })
+	set("lost-delay", func() (err error) { p.LostDelay, err = lostDelay(o.lost); return err })
+	plain("lost-with-data", func() { p.LostWithData = o.lostWithData })
 	if err := errors.Join(errs...); err != nil {
 		return usageError{err}
 	}
 	return nil
+}
+
+// lostDelay reads a time, or "never".
+func lostDelay(s string) (time.Duration, error) {
+	if s == "never" {
+		return -1, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%q is no time: write 10m, or never", s)
+	}
+	return d, nil
 }
 
 // keepFor changes the services that room is kept for.

@@ -190,7 +190,10 @@ func runHostRm(ctx context.Context, e *Env, name string, o hostRmOptions) error 
 	show := e.steps("Removing host "+name, o.quiet)
 	err = fleet.RemoveHost(ctx, ro, show.add)
 	show.close(err)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return verdict{errInterrupted, fmt.Sprintf("remove host %s: interrupted: while docker clocker host ls shows it, it is what it was before; run it again to go on", name)}
+	case err != nil:
 		return err
 	}
 	if err := fleet.Remember(config.Dir(), p.Name, name, fleet.Access{}); err != nil {

@@ -12,6 +12,7 @@ import (
 	"clocker.io/clocker/cli-plugin/formatter"
 	"clocker.io/clocker/cli-plugin/progress"
 	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/record"
 )
 
 type hostDrainOptions struct {
@@ -32,8 +33,8 @@ stops here once its successor is up and healthy, one of a service at a time
 unless its update_config says otherwise. What cannot move is told, with why:
 a replica that writes to a path of the host, one that no other host takes.
 
-Interrupted (^C), the hosts take work again and what has moved stays where it
-is. With --detach the drain goes on by itself; docker clocker host enable ends
+Interrupted (^C), the host that is being drained is what it was before: it takes
+work again, or stays cordoned; what has moved stays where it is. With --detach the drain goes on by itself; docker clocker host enable ends
 it.`,
 		Example: `  docker clocker host drain --plan server-2
   docker clocker host drain server-2 && docker clocker host rm server-2`,
@@ -105,8 +106,12 @@ func drainOne(ctx context.Context, e *Env, c *api.Client, name string, o hostDra
 		stream, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
+	was, err := c.Host(ctx, name)
+	if err != nil {
+		return err
+	}
 	show := &moveShow{d: progress.New(e.cli.Err(), "Draining "+name, o.quiet, e.clock)}
-	err := c.DrainHost(stream, name, func(p api.Progress) error {
+	err = c.DrainHost(stream, name, func(p api.Progress) error {
 		if o.detach {
 			return errDetached
 		}
@@ -128,10 +133,11 @@ func drainOne(ctx context.Context, e *Env, c *api.Client, name string, o hostDra
 		// What was begun is ended in order.
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 		defer cancel()
-		if _, enableErr := c.EnableHost(after, name); enableErr != nil {
-			return fmt.Errorf("drain %s: interrupted, but it goes on: %w", name, enableErr)
+		text, err := endDrain(after, c, name, was.State)
+		if err != nil {
+			return fmt.Errorf("drain %s: interrupted, but it goes on (docker clocker host enable %s ends it): %w", name, name, err)
 		}
-		return verdict{errInterrupted, fmt.Sprintf("drain %s: interrupted: it takes work again; %d moved and stay where they are now", name, show.moved)}
+		return verdict{errInterrupted, fmt.Sprintf("drain %s: interrupted: %s; %d moved and stay where they are now", name, text, show.moved)}
 	case stream.Err() != nil:
 		return fmt.Errorf("drain %s: not empty after %s; the drain goes on (docker clocker host enable %s ends it)%s", name, o.timeout, name, show.text())
 	}
@@ -140,6 +146,19 @@ func drainOne(ctx context.Context, e *Env, c *api.Client, name string, o hostDra
 		return fmt.Errorf("drain %s: %w", name, err)
 	}
 	return fmt.Errorf("drain %s: %w (a drain that was begun goes on: docker clocker host ls shows it)", name, err)
+}
+
+// endDrain makes a host what it was before the drain, and says what that is.
+func endDrain(ctx context.Context, c *api.Client, name, was string) (text string, err error) {
+	switch was {
+	case record.HostDraining:
+		return fmt.Sprintf("it was being drained before, and that goes on (docker clocker host enable %s ends it)", name), nil
+	case record.HostCordoned:
+		_, err = c.CordonHost(ctx, name)
+		return "it is cordoned again, as before", err
+	}
+	_, err = c.EnableHost(ctx, name)
+	return "it takes work again", err
 }
 
 // errDetached leaves a stream that goes on without us.

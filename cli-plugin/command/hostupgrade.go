@@ -28,7 +28,11 @@ One host comes after the other; the next one is begun when the last is ready wit
 its new agent and what ran there runs. Containers and their connections go on, the
 engine is not restarted. Controllers are upgraded first (docker clocker controller
 upgrade): a host that would be newer than them is refused. What was interrupted
-goes on when the command is given again.`,
+goes on when the command is given again.
+
+With --all, hosts whose engine cannot be reached from here are left as they are and
+named at the end, and the exit code tells: hosts that joined by themselves are among
+them, unless "host add --name HOST ENDPOINT" gave them a way.`,
 		Example: `  docker clocker host upgrade --all
   docker clocker host upgrade server-2 server-3`,
 		Args: cobra.ArbitraryArgs,
@@ -93,8 +97,9 @@ func runHostUpgrade(ctx context.Context, e *Env, o hostUpgradeOptions) error {
 			Fleet: p.Name, CA: p.CA, Engine: conn.Client, Endpoint: h.Endpoint, Name: h.Name, Kit: kit,
 		}})
 	}
-	if len(errs) > 0 { // before anything is done to the others
-		return errors.Join(errs...)
+	left := errors.Join(errs...)
+	if left != nil && !o.all { // before anything is done to the others
+		return left
 	}
 	show := e.steps("Upgrading to "+kit.Version, o.quiet)
 	done, err := fleet.UpgradeHosts(ctx, up, show.add)
@@ -106,5 +111,8 @@ func runHostUpgrade(ctx context.Context, e *Env, o hostUpgradeOptions) error {
 			e.say("host %s is at %s", h.Name, kit.Version)
 		}
 	}
-	return err
+	if left != nil {
+		left = fmt.Errorf("not upgraded:\n%w", left)
+	}
+	return errors.Join(err, left)
 }

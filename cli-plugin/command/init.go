@@ -19,7 +19,8 @@ type initOptions struct {
 	labels, etcd                []string
 	etcdCA, etcdCert, etcdKey   string
 	apiPort, etcdPort, peerPort int
-	controllerOnly, quiet       bool
+	controllerOnly, noContext   bool
+	quiet                       bool
 	reach                       reachFlags
 }
 
@@ -51,6 +52,7 @@ current docker context. Run again, it goes on where it was interrupted.`,
 	f.StringVar(&o.hostName, "host-name", "", "Name of the first host (default: its host name)")
 	f.StringArrayVar(&o.labels, "label", nil, "Label of the first host, KEY=VALUE")
 	f.BoolVar(&o.controllerOnly, "controller-only", false, "Do not make the engine a host")
+	f.BoolVar(&o.noContext, "no-context", false, "Write no docker context for the first host")
 	f.IntVar(&o.apiPort, "port", 0, "Port of the controller (default 7480)")
 	f.IntVar(&o.etcdPort, "etcd-port", 0, "Port of the embedded etcd for clients (default 7481)")
 	f.IntVar(&o.peerPort, "etcd-peer-port", 0, "Port of the embedded etcd for its peers (default 7482)")
@@ -92,11 +94,39 @@ func runInit(ctx context.Context, e *Env, o initOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := o.writeContext(ctx, e, p); err != nil {
+		return err
+	}
 	if o.quiet {
 		_, err = fmt.Fprintln(e.cli.Out(), p.Name)
 		return err
 	}
 	e.say("Fleet %s is ready at %s.\nAdd hosts with:        docker clocker host add ssh://USER@HOST\nDeploy with:           docker clocker deploy FILE", p.Name, strings.Join(p.Controllers, ", "))
+	return nil
+}
+
+// writeContext writes the docker context of the first host: that on the engine
+// of the controller. The controller is asked for its name, which init may have
+// been told in an earlier run.
+func (o initOptions) writeContext(ctx context.Context, e *Env, p *fleet.Profile) error {
+	if o.controllerOnly || o.noContext {
+		return nil
+	}
+	c, err := p.Client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	hosts, err := c.Hosts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range hosts {
+		if h.Endpoint != p.Access[""].Endpoint {
+			continue
+		}
+		return e.writeContext(p.Name, h.Name, p.Access[""])
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/docker/cli/cli/command/formatter"
+	"github.com/docker/go-units"
 
 	"clocker.io/clocker/pkg/api"
 )
@@ -35,7 +36,7 @@ func CA(o Options, c api.CA) error {
 
 func caHead(o Options, c api.CA) error {
 	header := formatter.SubHeaderContext{"ID": "AUTHORITY", "Role": "ROLE", "Until": "UNTIL", "Fingerprint": "FINGERPRINT"}
-	err := write(o, authorityTable, "", header, c.Authorities, func(a api.Authority) formatter.SubContext { return &authorityRow{a: a} })
+	err := write(o, authorityTable, "", header, c.Authorities, func(a api.Authority) formatter.SubContext { return &authorityRow{o: o, a: a} })
 	if err != nil {
 		return err
 	}
@@ -53,19 +54,31 @@ func caHead(o Options, c api.CA) error {
 			}
 		}
 	}
+	for _, a := range c.Authorities {
+		if left := a.Until.Sub(o.Now); a.Signs && c.Stage == "" && left < authorityWarning {
+			if _, err := fmt.Fprintf(o.Out, "\nThe authority ends in %s, and no certificate holds longer: docker clocker ca rotate makes another.\n", units.HumanDuration(max(left, 0))); err != nil {
+				return err
+			}
+		}
+	}
 	_, err = fmt.Fprintln(o.Out)
 	return err
 }
 
+// authorityWarning is how long before an authority's end its owner is told to
+// change it: no certificate is made for longer.
+const authorityWarning = 365 * 24 * time.Hour
+
 type authorityRow struct {
 	formatter.HeaderContext
+	o Options
 	a api.Authority
 }
 
 func (r *authorityRow) MarshalJSON() ([]byte, error) { return formatter.MarshalJSON(r) }
 
 func (r *authorityRow) ID() string          { return shortID(r.a.ID) }
-func (r *authorityRow) Until() string       { return r.a.Until.Format(time.DateOnly) }
+func (r *authorityRow) Until() string       { return ends(r.o.Now, r.a.Until) }
 func (r *authorityRow) Fingerprint() string { return r.a.Fingerprint }
 
 // Role is what the authority is used for by now.
@@ -97,7 +110,16 @@ func (r *bearerRow) Until() string {
 	if r.b.Until.IsZero() {
 		return "-"
 	}
-	return r.b.Until.Format(time.DateOnly)
+	return ends(r.o.Now, r.b.Until)
+}
+
+// ends is when a certificate ends, and how long that is from now.
+func ends(now, t time.Time) string {
+	day := t.Format(time.DateOnly)
+	if !now.Before(t) {
+		return day + " (expired)"
+	}
+	return fmt.Sprintf("%s (%s)", day, units.HumanDuration(t.Sub(now)))
 }
 
 // State says why a change waits for it.

@@ -112,7 +112,7 @@ func serve(t *testing.T) (call func(method, path string, body, out any) int, soc
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://plugin"+path, bytes.NewReader(b))
 		assert.NilError(t, err)
 		res, err := client.Do(req)
-		for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); { // it opens its socket
+		for end := time.Now().Add(60 * time.Second); err != nil && time.Now().Before(end); { // it opens its socket
 			res, err = client.Do(req.Clone(t.Context()))
 		}
 		assert.NilError(t, err)

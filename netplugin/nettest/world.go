@@ -192,10 +192,14 @@ func (h *Host) end(sig syscall.Signal) {
 	h.process = nil
 }
 
-// Eventually waits until f succeeds.
+// loaded is how long a machine with much else to do may take for anything: what
+// is awaited is a state, never a speed.
+const loaded = 30 * time.Second
+
+// Eventually waits until f succeeds, for the time given, or longer.
 func (h *Host) Eventually(within time.Duration, what string, f func() error) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+	ctx, cancel := context.WithTimeout(context.Background(), max(within, loaded))
 	defer cancel()
 	for {
 		err := f()

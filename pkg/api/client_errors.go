@@ -1,10 +1,12 @@
 package api
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 )
@@ -93,10 +95,29 @@ func (e *UnreachableError) Error() string {
 		return ErrUnreachable.Error() + ": the fleet's file names none"
 	}
 	lines := []string{ErrUnreachable.Error() + ":"}
+	stranger := false
 	for _, a := range e.Attempts {
 		lines = append(lines, "  "+a.URL+": "+a.Err.Error())
+		stranger = stranger || estranged(a.Err)
+	}
+	if stranger {
+		lines = append(lines, "Either the fleet's authority was changed while this machine was away, or its certificate has run out, or another fleet is there.",
+			"A user joins again with another token (docker clocker user add, docker clocker fleet join); a host is added again (docker clocker host add).")
 	}
 	return strings.Join(lines, "\n")
+}
+
+// estranged reports whether one side does not accept the certificate of the
+// other: its authority is not known, or it has run out.
+func estranged(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return true
+	}
+	// Alerts (RFC 8446 §6.2) of the other side; their type is not exported.
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error" &&
+		(strings.Contains(remote.Error(), "unknown certificate authority") || strings.Contains(remote.Error(), "bad certificate") || strings.Contains(remote.Error(), "expired certificate"))
 }
 
 // standby reports whether some controller answered that it cannot serve now.

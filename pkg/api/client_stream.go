@@ -119,10 +119,10 @@ func readLines[T any](ctx context.Context, c *Client, r call, f func(T) error) e
 			err = fmt.Errorf("silent for %s", maxSilence)
 		}
 		switch {
+		case err != nil && ctx.Err() != nil: // also when the server was faster to end the answer
+			return context.Cause(ctx)
 		case errors.Is(err, io.EOF):
 			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
 		case err != nil:
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		}

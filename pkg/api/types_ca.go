@@ -48,7 +48,8 @@ type CABearer struct {
 	Authority string    `json:"authority,omitempty"`
 	Until     time.Time `json:"until,omitzero"`
 	Away      bool      `json:"away,omitempty"`
-	// Lags says why a change of the authority waits for it.
+	// Lags says why a change of the authority waits for it; after the change,
+	// how a bearer comes back whose certificate is refused.
 	Lags string `json:"lags,omitempty"`
 }
 

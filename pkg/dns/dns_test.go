@@ -194,7 +194,7 @@ func TestTheDeadLeave(t *testing.T) {
 			assert.Equal(t, m.Answer[0].(*dns.A).A.String(), "10.208.0.3")
 			break
 		}
-		assert.Assert(t, time.Since(start) < 5*time.Second, "%v", m.Answer)
+		assert.Assert(t, time.Since(start) < 60*time.Second, "%v", m.Answer)
 	}
 	assert.Equal(t, ask(h, "10.208.0.200", "2.0.208.10.in-addr.arpa", dns.TypePTR).Rcode, dns.RcodeNameError)
 }
@@ -292,7 +292,7 @@ func TestForwardWithoutServersFailsAtOnce(t *testing.T) {
 	assert.NilError(t, os.WriteFile(file, []byte("nameserver 127.0.0.11\nnameserver 169.254.53.53\n"), 0o600))
 	now = now.Add(2 * time.Second)
 	assert.Equal(t, ask(h, "10.208.0.2", "example.com", dns.TypeA).Rcode, dns.RcodeServerFailure)
-	assert.Assert(t, time.Since(start) < time.Second)
+	assert.Assert(t, time.Since(start) < f.Timeout)
 	assert.NilError(t, os.WriteFile(file, []byte("search x\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n"), 0o600))
 	assert.NilError(t, os.Chtimes(file, now, now.Add(time.Hour)))
 	now = now.Add(2 * time.Second)
@@ -310,7 +310,7 @@ func TestServer(t *testing.T) {
 		q.SetQuestion("web.blog.", dns.TypeA)
 		var m *dns.Msg
 		var err error
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
 			if m, _, err = c.Exchange(q, fmt.Sprintf("127.0.0.1:%d", s.Port)); err == nil {
 				break
 			}

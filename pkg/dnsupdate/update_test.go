@@ -98,7 +98,7 @@ func (b *bind) ask(name string, typ uint16) []string {
 
 func (b *bind) until(what string, ok func() bool) {
 	b.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); {
+	for end := time.Now().Add(60 * time.Second); !ok(); {
 		if time.Now().After(end) {
 			log, _ := os.ReadFile(filepath.Join(b.dir, "log"))
 			b.t.Fatalf("waited for: %s\n%s", what, log)

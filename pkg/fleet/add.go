@@ -89,6 +89,8 @@ type adoption struct {
 	// fresh says that nothing of Clocker was on the machine before, over that
 	// what was there must go first.
 	fresh, over bool
+	// behind says that the machine knows another authority than the fleet's.
+	behind bool
 	// upgrade replaces the plugin although networks use it, and takes nothing
 	// back: what is there is in use.
 	upgrade bool
@@ -230,7 +232,8 @@ func (a *adoption) compare(ctx context.Context, named bool) error {
 	if over {
 		c.facts.Member = nil
 	}
-	ours := m.facts.Member != nil && !foreign(m.facts.Member, a.o.Fleet, fingerprint)
+	ours := m.facts.Member != nil && (!foreign(m.facts.Member, a.o.Fleet, fingerprint) || c.listed(m.facts.Member))
+	a.behind = foreign(m.facts.Member, a.o.Fleet, fingerprint)
 	a.checks = append(a.checks, judge(c)...)
 	a.checks.add("membership", "", why...)
 	a.checks = append(a.checks, checkMeans(m.facts, m.info.MemTotal, ours || over)...)
@@ -297,7 +300,7 @@ func (a *adoption) settleName(hosts []api.Host) {
 // current says that the host's credentials are as they would be made.
 func (a *adoption) current() bool {
 	m := a.machine.facts.Member
-	return m != nil && a.known != nil && m.HostID == a.known.ID && m.CA != "" &&
+	return m != nil && !a.behind && a.known != nil && m.HostID == a.known.ID && m.CA != "" &&
 		m.CertificateUntil.Sub(a.o.Now()) > renewBefore &&
 		m.Address == a.address && a.known.Address == a.address && a.known.Name == m.Name &&
 		(a.o.Endpoint == "" || a.known.Endpoint == a.o.Endpoint) &&

@@ -155,7 +155,7 @@ func (r *restoring) profile(known *Profile, a *ca.Authority) (*Profile, error) {
 		return known, nil
 	}
 	if known != nil {
-		return nil, fmt.Errorf("restore fleet %s: %w: this machine knows another fleet of that name: forget it first with docker clocker fleet rm --force %s", r.i.o.Name, ErrOtherFleet, r.i.o.Name)
+		return nil, fmt.Errorf("restore fleet %s: %w: this machine knows another fleet of that name: forget it first with docker clocker fleet forget %s", r.i.o.Name, ErrOtherFleet, r.i.o.Name)
 	}
 	p, err := r.i.makeProfile(a, r.o.Archive.Manifest.Controller)
 	if err != nil {

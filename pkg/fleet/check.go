@@ -107,7 +107,7 @@ func judge(c candidate) checks {
 		}
 		name, bad = next, false
 	}
-	if m := c.facts.Member; foreign(m, c.fleet, c.ca) {
+	if m := c.facts.Member; foreign(m, c.fleet, c.ca) && !c.listed(m) {
 		switch {
 		case m.Fleet != c.fleet:
 			add("the machine is host %s of fleet %s: take it out there first (docker clocker --fleet %s host rm %s), or take it over with --force", m.Name, m.Fleet, m.Fleet, m.Name)
@@ -153,6 +153,15 @@ func judge(c candidate) checks {
 // the name and the CA's fingerprint.
 func foreign(m *preflight.Member, fleet, ca string) bool {
 	return m != nil && (m.Fleet != fleet || m.CA != "" && m.CA != ca)
+}
+
+// listed reports whether the fleet lists a machine as the very host that it says
+// it is. Its authority may be another one then: it was away while that of the
+// fleet was changed.
+func (c candidate) listed(m *preflight.Member) bool {
+	return m.Fleet == c.fleet && slices.ContainsFunc(c.hosts, func(h api.Host) bool {
+		return h.ID == m.HostID && h.EngineID != "" && h.EngineID == c.engineID
+	})
 }
 
 // clashes returns the routes that overlap a pool.

@@ -66,17 +66,23 @@ func TestEveryReasonAgainstAHostIsGivenAtOnce(t *testing.T) {
 		"member of another fleet":  {func(c *candidate) { c.facts.Member = &preflight.Member{Fleet: "prod", Name: "x"} }, []string{"host x of fleet prod"}},
 		"a fleet of the same name": {func(c *candidate) { c.facts.Member = &preflight.Member{Fleet: "demo", CA: "bb"} }, []string{"called demo as well"}},
 		"added before":             {func(c *candidate) { c.facts.Member = &preflight.Member{Fleet: "demo", CA: "aa"} }, nil},
-		"interrupted before":       {func(c *candidate) { c.facts.Member = &preflight.Member{Fleet: "demo"} }, nil},
-		"name taken":               {func(c *candidate) { c.name = "h2" }, []string{"name h2 is taken by the host at ssh://h2"}},
-		"engine has another name":  {func(c *candidate) { c.engineID = "E2" }, []string{"already, as host h2"}},
-		"same name and engine":     {func(c *candidate) { c.name, c.engineID = "h2", "E2" }, nil},
-		"routes meet the pool":     {func(c *candidate) { c.facts.Routes = []string{"10.0.0.0/8", "10.215.0.0/24"} }, []string{"10.0.0.0/8", "10.215.0.0/24"}},
-		"clock ahead":              {func(c *candidate) { c.skew, c.skewKnown = 6*time.Second, true }, []string{"6s ahead"}},
-		"clock behind":             {func(c *candidate) { c.skew, c.skewKnown = -time.Hour, true }, []string{"1h0m0s behind"}},
-		"clock near enough":        {func(c *candidate) { c.skew, c.skewKnown = -5*time.Second, true }, nil},
-		"slow look at the clock":   {func(c *candidate) { c.skew, c.within, c.skewKnown = 7*time.Second, 3*time.Second, true }, nil},
-		"clock not known":          {func(c *candidate) { c.skew = time.Hour }, nil},
-		"no forwarding":            {func(c *candidate) { c.facts.IPForward = false }, []string{"ip_forward"}},
+		"away while the authority was changed": {func(c *candidate) {
+			c.name, c.engineID, c.facts.Member = "h2", "E2", &preflight.Member{Fleet: "demo", Name: "h2", HostID: "2", CA: "bb"}
+		}, nil},
+		"the same id on another engine": {func(c *candidate) {
+			c.facts.Member = &preflight.Member{Fleet: "demo", Name: "h2", HostID: "2", CA: "bb"}
+		}, []string{"called demo as well"}},
+		"interrupted before":      {func(c *candidate) { c.facts.Member = &preflight.Member{Fleet: "demo"} }, nil},
+		"name taken":              {func(c *candidate) { c.name = "h2" }, []string{"name h2 is taken by the host at ssh://h2"}},
+		"engine has another name": {func(c *candidate) { c.engineID = "E2" }, []string{"already, as host h2"}},
+		"same name and engine":    {func(c *candidate) { c.name, c.engineID = "h2", "E2" }, nil},
+		"routes meet the pool":    {func(c *candidate) { c.facts.Routes = []string{"10.0.0.0/8", "10.215.0.0/24"} }, []string{"10.0.0.0/8", "10.215.0.0/24"}},
+		"clock ahead":             {func(c *candidate) { c.skew, c.skewKnown = 6*time.Second, true }, []string{"6s ahead"}},
+		"clock behind":            {func(c *candidate) { c.skew, c.skewKnown = -time.Hour, true }, []string{"1h0m0s behind"}},
+		"clock near enough":       {func(c *candidate) { c.skew, c.skewKnown = -5*time.Second, true }, nil},
+		"slow look at the clock":  {func(c *candidate) { c.skew, c.within, c.skewKnown = 7*time.Second, 3*time.Second, true }, nil},
+		"clock not known":         {func(c *candidate) { c.skew = time.Hour }, nil},
+		"no forwarding":           {func(c *candidate) { c.facts.IPForward = false }, []string{"ip_forward"}},
 		"all": {func(c *candidate) {
 			c.name, c.facts = "h2", preflight.Facts{Routes: []string{"10.208.0.0/16"}}
 			c.skew, c.skewKnown = time.Minute, true

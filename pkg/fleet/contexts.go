@@ -80,6 +80,25 @@ func RemoveContext(s store.Store, fleet, host string) error {
 	return nil
 }
 
+// RemoveContexts removes the docker contexts of all hosts of a fleet that are
+// ours.
+func RemoveContexts(s store.Store, fleet string) error {
+	all, err := s.List()
+	if err != nil {
+		return fmt.Errorf("list docker contexts: %w", err)
+	}
+	var errs []error
+	for _, m := range all {
+		if !isOurs(m, fleet) {
+			continue
+		}
+		if err := s.Remove(m.Name); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("remove docker context %s: %w", m.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func checkOurs(s store.Store, name, fleet string) error {
 	was, err := s.GetMetadata(name)
 	if errdefs.IsNotFound(err) {
@@ -88,9 +107,14 @@ func checkOurs(s store.Store, name, fleet string) error {
 	if err != nil {
 		return fmt.Errorf("read docker context %s: %w", name, err)
 	}
-	// Whoever reads it has a type of its own for it.
-	if !strings.Contains(fmt.Sprintf("%+v", was.Metadata), ContextField+":"+fleet+"/") {
+	if !isOurs(was, fleet) {
 		return fmt.Errorf("docker context %s: %w: it is left alone", name, ErrNotOurs)
 	}
 	return nil
+}
+
+// isOurs reports whether a context is that of a host of a fleet.
+func isOurs(m store.Metadata, fleet string) bool {
+	// Whoever reads it has a type of its own for it.
+	return strings.Contains(fmt.Sprintf("%+v", m.Metadata), ContextField+":"+fleet+"/")
 }

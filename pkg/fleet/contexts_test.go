@@ -3,6 +3,7 @@ package fleet
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/docker/cli/cli/command"
@@ -59,4 +60,15 @@ func TestContextsOfHostsAreWrittenAndOthersLeftAlone(t *testing.T) {
 	assert.NilError(t, RemoveContext(s, "demo", "h1"))
 	_, err = s.GetMetadata("demo-h1")
 	assert.Assert(t, err != nil)
+
+	// With its fleet go all that are ours, and no other fleet's.
+	for _, x := range [][2]string{{"demo", "h4"}, {"demo", "h5"}, {"demo-h", "1"}} {
+		_, err := SaveContext(s, x[0], x[1], Access{Endpoint: "ssh://x"}, contextOf)
+		assert.NilError(t, err)
+	}
+	assert.NilError(t, RemoveContexts(s, "demo"))
+	left, err := store.Names(s)
+	assert.NilError(t, err)
+	slices.Sort(left)
+	assert.DeepEqual(t, left, []string{"demo-h-1", "demo-h3"})
 }

@@ -107,7 +107,7 @@ func (i *initiation) controller(ctx context.Context, f found) (*Profile, error) 
 	case f.config != nil:
 		return i.recoverProfile(ctx, f)
 	case f.profile != nil && !f.profile.Making:
-		return nil, fmt.Errorf("%s: no controller of fleet %s is there, but this machine knows it at %s: give another --fleet, or forget it with docker clocker fleet rm %s",
+		return nil, fmt.Errorf("%s: no controller of fleet %s is there, but this machine knows it at %s: give another --fleet, or forget it with docker clocker fleet forget %s",
 			i.subject(), i.o.Name, f.profile.Controllers[0], i.o.Name)
 	}
 	if f.volumes || f.container != nil {
@@ -123,7 +123,7 @@ func (i *initiation) controller(ctx context.Context, f found) (*Profile, error) 
 // volumes hold: who may use the engine may use all that is on it anyway.
 func (i *initiation) recoverProfile(ctx context.Context, f found) (*Profile, error) {
 	if f.profile != nil {
-		return nil, fmt.Errorf("%s: fleet %s there is not the one of that name which this machine knows, at %s: give another --fleet, or forget that one with docker clocker fleet rm %s",
+		return nil, fmt.Errorf("%s: fleet %s there is not the one of that name which this machine knows, at %s: give another --fleet, or forget that one with docker clocker fleet forget %s",
 			i.subject(), i.o.Name, f.profile.Controllers[0], i.o.Name)
 	}
 	a, err := f.sealed.Open(i.o.Now)

@@ -301,6 +301,6 @@ func (i *initiation) makeProfile(a *ca.Authority, cfg controllerconfig.Config) (
 	return &Profile{
 		Name: i.o.Name, Controllers: []string{controllerURL(cfg)}, User: i.o.User,
 		Access: map[string]Access{"": i.o.Access}, Making: true, CreatedAt: i.o.Now().UTC(),
-		CA: a.Certificate(), Cert: cert, Key: key,
+		CA: a.Bundle(), Cert: cert, Key: key,
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"clocker.io/clocker/pkg/api"
@@ -20,7 +21,9 @@ var ErrKnown = errors.New("this machine knows a fleet of that name already")
 // Join makes this machine's user one of the fleet that a token is for: it makes
 // a key here, has it certified by a controller that shows the authority which
 // the token pins, and writes the profile. dir is docker's configuration
-// directory. It can be repeated with the same token when it was interrupted.
+// directory. It can be repeated with the same token when it was interrupted. A
+// profile from before the fleet's authority was changed is replaced; how hosts
+// are reached stays in it.
 func Join(ctx context.Context, dir string, t token.Token, now time.Time) (*Profile, error) {
 	if err := CheckName("fleet", t.Fleet); err != nil {
 		return nil, err
@@ -30,10 +33,11 @@ func Join(ctx context.Context, dir string, t token.Token, now time.Time) (*Profi
 		return nil, err
 	}
 	defer unlock()
-	if p, err := Open(dir, t.Fleet); err == nil {
-		return nil, fmt.Errorf("join fleet %s: %w, as user %s at %v: forget it with docker clocker fleet rm %s",
-			t.Fleet, ErrKnown, p.User, p.Controllers, t.Fleet)
-	} else if !errors.Is(err, ErrNoFleet) {
+	known, err := Open(dir, t.Fleet)
+	if err == nil && !outdated(known, t) {
+		return nil, fmt.Errorf("join fleet %s: %w, as user %s at %v: forget it with docker clocker fleet forget %s",
+			t.Fleet, ErrKnown, known.User, known.Controllers, t.Fleet)
+	} else if err != nil && !errors.Is(err, ErrNoFleet) {
 		return nil, err
 	}
 	key, csr, forget, err := joiningKey(ProfileDir(dir, t.Fleet), t.ID)
@@ -54,6 +58,9 @@ func Join(ctx context.Context, dir string, t token.Token, now time.Time) (*Profi
 		Name: cred.Fleet, Controllers: cred.Controllers, User: cred.User, CreatedAt: now.UTC(),
 		CA: []byte(cred.CA), Cert: []byte(cred.Certificate), Key: key,
 	}
+	if known != nil {
+		p.Access, p.CreatedAt = known.Access, known.CreatedAt
+	}
 	if _, err := p.TLS(); err != nil {
 		return nil, err
 	}
@@ -65,6 +72,15 @@ func Join(ctx context.Context, dir string, t token.Token, now time.Time) (*Profi
 		return p, Use(dir, p.Name)
 	}
 	return p, nil
+}
+
+// outdated reports whether a profile is of a token's fleet from before its
+// authority was changed: the same controllers show another one now. What it
+// holds opens nothing any more.
+func outdated(p *Profile, t token.Token) bool {
+	trusted, err := ca.Fingerprints(p.CA)
+	return err == nil && !slices.Contains(trusted, t.CAFingerprint) &&
+		slices.ContainsFunc(p.Controllers, func(u string) bool { return slices.Contains(t.Controllers, u) })
 }
 
 // joiningKey makes a key and keeps it until the answer is there: the same token

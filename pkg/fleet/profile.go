@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -219,6 +220,25 @@ func Remove(dir, name string) error {
 	}
 	_ = os.Remove(fleetsDir(dir)) // goes with the last fleet
 	return nil
+}
+
+// Forget removes what this machine knows of a fleet, and nothing of the fleet
+// itself. The error matches [ErrNoFleet] when there is none of that name, and
+// [ErrBusy] while another command of this user changes profiles.
+func Forget(dir, name string) error {
+	unlock, err := lock(dir, false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	known, err := List(dir)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(known, name) {
+		return fmt.Errorf("forget fleet %q: %w", name, ErrNoFleet)
+	}
+	return Remove(dir, name)
 }
 
 // Remember writes down how a host's engine is reached from this machine, into

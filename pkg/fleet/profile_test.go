@@ -116,3 +116,18 @@ func TestOneCommandAtATimeChangesFleets(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, len(p.Access), 0)
 }
+
+func TestForgetTouchesOneProfileOnly(t *testing.T) {
+	dir := t.TempDir()
+	assert.NilError(t, profile(t, "demo").Save(dir))
+	assert.NilError(t, profile(t, "other").Save(dir))
+	assert.NilError(t, Forget(dir, "demo"))
+	names, err := List(dir)
+	assert.NilError(t, err)
+	assert.DeepEqual(t, names, []string{"other"})
+	assert.ErrorIs(t, Forget(dir, "demo"), ErrNoFleet)
+	unlock, err := lock(dir, false)
+	assert.NilError(t, err)
+	defer unlock()
+	assert.ErrorIs(t, Forget(dir, "other"), ErrBusy)
+}

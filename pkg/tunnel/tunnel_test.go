@@ -100,7 +100,7 @@ func get(t *testing.T, h *Hub, host, path string) string {
 
 func try(t *testing.T, h *Hub, host, path string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
 	assert.NilError(t, err)
@@ -145,7 +145,7 @@ func TestTunnelComesBack(t *testing.T) {
 	// An agent that is replaced: the newest tunnel counts.
 	a.agent(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "new") }), "a", s.URL)
 	stop()
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(60 * time.Second); ; {
 		// While two agents take turns, a request may meet the one that goes.
 		if body, err := try(t, h, "a", "/"); err == nil && body == "new" {
 			break
@@ -275,7 +275,7 @@ func TestRequestsEndWithTheirCaller(t *testing.T) {
 	select {
 	case err := <-ended:
 		assert.Assert(t, errors.Is(err, context.Canceled))
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("the request goes on without its caller")
 	}
 }

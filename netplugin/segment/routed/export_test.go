@@ -8,7 +8,7 @@ import (
 // Settle waits until no link is being removed any more.
 func (s *Segment) Settle(t testing.TB) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
 		s.mu.Lock()
 		n := len(s.detaching)
 		s.mu.Unlock()

@@ -51,7 +51,7 @@ func TestRunTriesAgain(t *testing.T) {
 	ns.Do(func() { assert.NilError(t, s.AddNetwork(n)) })
 	go ns.Do(func() { ended <- s.Run(ctx, nil) })
 	var have int
-	for end := time.Now().Add(5 * time.Second); have < 2 && time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); have < 2 && time.Now().Before(end); <-time.After(5 * time.Millisecond) {
 		all, err := Routes(ns.Handle)
 		assert.NilError(t, err)
 		have = len(all)
