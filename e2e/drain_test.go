@@ -94,7 +94,7 @@ func TestDrainMustFailNoRequest(t *testing.T) {
 	}
 	f.clocker(t, "host", "enable", "h3")
 
-	f.refused(t, 1, []string{"drain-data-1", "/var/tmp"}, "host", "rm", "h2")
+	f.refused(t, 5, []string{"drain-data-1", "/var/tmp"}, "host", "rm", "h2")
 	f.is(t, 5*time.Second, "h2", "ready")
 	f.interruptedDrain(t, "h2", "drain-data-1")
 	f.is(t, 5*time.Second, "h2", "ready")

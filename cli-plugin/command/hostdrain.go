@@ -34,8 +34,8 @@ unless its update_config says otherwise. What cannot move is told, with why:
 a replica that writes to a path of the host, one that no other host takes.
 
 Interrupted (^C), the host that is being drained is what it was before: it takes
-work again, or stays cordoned; what has moved stays where it is. With --detach the drain goes on by itself; docker clocker host enable ends
-it.`,
+work again, or stays cordoned; what has moved stays where it is. With --detach
+the drain goes on by itself; docker clocker host enable ends it.`,
 		Example: `  docker clocker host drain --plan server-2
   docker clocker host drain server-2 && docker clocker host rm server-2`,
 		Args:              args(cli.RequiresMinArgs(1)),
