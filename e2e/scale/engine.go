@@ -192,6 +192,10 @@ func (e *simEngine) Stop(ctx context.Context, id string) error {
 	return e.change(ctx, id, func(c *engine.Container) { e.end(c, 143) })
 }
 
+func (e *simEngine) Kill(ctx context.Context, id string) error {
+	return e.change(ctx, id, func(c *engine.Container) { e.end(c, 137) })
+}
+
 func (e *simEngine) Restart(ctx context.Context, id string) error {
 	return e.change(ctx, id, func(c *engine.Container) { e.end(c, 143); e.begin(c) })
 }

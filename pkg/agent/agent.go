@@ -145,6 +145,9 @@ func (a *agent) run(ctx context.Context) {
 		granted: out.setLease, kick: make(chan clientv3.LeaseID, 1), known: here.wait,
 	}
 	out.lost = keeper.drop
+	guard := newFence(a.id, a.store, a.engine, a.stateDir, a.boot, sinceBoot, log("fence"))
+	guard.changed = func() { go l.do(func() {}) }
+	keeper.fence, l.fence = guard, guard
 	fol := &follower{identity: a.id, engine: a.engine, log: log("engine"), now: a.now, loop: l, nets: nets}
 	fol.facts = &facts{
 		identity: a.id, store: a.store, log: log("facts"), now: a.now, info: fol.known, again: make(chan struct{}, 1), own: l.own,
@@ -167,6 +170,7 @@ func (a *agent) run(ctx context.Context) {
 	start(out.run)
 	start(events.run)
 	start(keeper.run)
+	start(guard.run)
 	start(fol.facts.run)
 	start(busy.run)
 	start(fol.run)

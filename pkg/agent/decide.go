@@ -55,6 +55,13 @@ type memory struct {
 	// Stopped says that the container does not run because the agent was
 	// told to stop it.
 	Stopped bool
+	// ByHand says that a person has stopped the container, Again how often the
+	// agent has started it since it ran for long; both for what has a fence,
+	// which the agent starts again and not the engine.
+	ByHand bool
+	Again  int
+	// Cut are the containers that the fence has stopped.
+	Cut     map[string]bool
 	Failure failure
 }
 
@@ -68,6 +75,8 @@ type failure struct {
 	Until time.Time
 	Text  string
 	Fatal bool
+	// Waits says that nothing is wrong with the task: it may not start now.
+	Waits bool
 }
 
 // view is everything that decisions rest on.
@@ -179,6 +188,14 @@ func (d *decision) run(a assigned, c *engine.Container) {
 		d.try(a, doRestart, c, "restart %d was asked for", a.Restarts)
 	case c.State == engine.Exited && m.Stopped:
 		d.try(a, doStart, c, "the application is running again")
+	case startsAgain(a, c, m):
+		if at := restartAt(c, m); at.After(d.Now) {
+			if d.wake.IsZero() || at.Before(d.wake) {
+				d.wake = at
+			}
+			return
+		}
+		d.try(a, doStart, c, "%s", exited(c))
 	}
 	// A container that has exited otherwise is the engine's to restart, by
 	// its policy; one that it does not restart has completed or failed, or a

@@ -19,6 +19,7 @@ type Engine interface {
 	Create(ctx context.Context, r engine.ContainerRequest) (string, error)
 	Start(ctx context.Context, id string) error
 	Stop(ctx context.Context, id string) error
+	Kill(ctx context.Context, id string) error
 	Restart(ctx context.Context, id string) error
 	Remove(ctx context.Context, id string) error
 

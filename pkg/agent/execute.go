@@ -10,6 +10,7 @@ import (
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/hostconfig"
+	"clocker.io/clocker/pkg/model"
 	"clocker.io/clocker/pkg/record"
 )
 
@@ -28,6 +29,7 @@ type execution struct {
 	images *once
 	slots  chan struct{}
 	host   hostCheck
+	fence  *fence
 	look   func(ctx context.Context, id string) (engine.Container, error)
 }
 
@@ -45,7 +47,7 @@ type result struct {
 func (l *loop) execution(a action) *execution {
 	x := &execution{
 		action: a, identity: l.identity, assigned: l.assigned[a.Task],
-		engine: l.engine, nets: l.nets, images: l.images, slots: l.slots, host: l.host,
+		engine: l.engine, nets: l.nets, images: l.images, slots: l.slots, host: l.host, fence: l.fence,
 		look: func(ctx context.Context, id string) (engine.Container, error) {
 			at := l.now()
 			c, err := l.engine.Container(ctx, id)
@@ -197,6 +199,11 @@ func (x *execution) request(networks []string) engine.ContainerRequest {
 	// A label that says "this is Clocker's own" would hide the container
 	// from the agent.
 	delete(r.Spec.Labels, engine.LabelSystem)
+	if f := a.Container.Fence; f > 0 {
+		// The engine would start it after a reboot, when it may run elsewhere.
+		r.Spec.Restart = model.Restart{}
+		r.Labels[engine.LabelFence] = f.String()
+	}
 	return r
 }
 
@@ -231,7 +238,7 @@ func (x *execution) act(ctx context.Context, f func(context.Context, string) err
 }
 
 func (x *execution) start(ctx context.Context, f func(context.Context, string) error) result {
-	err := f(ctx, x.Container)
+	err := x.fenced(ctx, f)
 	r := result{err: err, fatal: errors.Is(err, engine.ErrCommand) || errors.Is(err, engine.ErrPort) || errors.Is(err, engine.ErrInvalid)}
 	c, lookErr := x.look(ctx, x.Container)
 	switch {
@@ -244,6 +251,24 @@ func (x *execution) start(ctx context.Context, f func(context.Context, string) e
 		r.container = &c
 	}
 	return r
+}
+
+// fenced starts what has a fence only if it may.
+func (x *execution) fenced(ctx context.Context, f func(context.Context, string) error) error {
+	bound := x.assigned.Container.Fence
+	if bound == 0 || x.Verb == doStop {
+		return f(ctx, x.Container)
+	}
+	if x.fence == nil {
+		return fmt.Errorf("nothing guards this host: %w", errFence)
+	}
+	lapses, err := x.fence.permit(ctx, x.Task, bound)
+	if err != nil {
+		return err
+	}
+	err = f(ctx, x.Container)
+	// Whatever the engine says: it may run.
+	return errors.Join(err, x.fence.started(ctx, x.Container, bound, lapses))
 }
 
 // remove stops the container, with its grace period, and takes it away.

@@ -77,6 +77,10 @@ func (l *loop) engineEvent(e engine.Event) {
 		l.guestEvent(e)
 		return
 	}
+	l.byHand(e)
+	if e.Action == "kill" || e.Action == "stop" {
+		return // its end is another event
+	}
 	c, known := l.containers[e.ID]
 	if known && !e.At.After(c.SeenAt) {
 		return // seen already

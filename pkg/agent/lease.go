@@ -3,10 +3,12 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"clocker.io/clocker/pkg/record"
@@ -31,6 +33,8 @@ type lease struct {
 	boot  string
 	// ttl replaces leaseTTL when it is not 0, in seconds.
 	ttl int64
+	// fence guards what runs under the lease; nil where nothing does.
+	fence *fence
 	// granted is told of each new lease, and of its end with 0.
 	granted func(clientv3.LeaseID)
 	// kick ends the present lease's use: it is gone, or its key is.
@@ -80,11 +84,7 @@ func (l *lease) hold(ctx context.Context, since time.Time) (held bool, err error
 	if err != nil {
 		return false, fmt.Errorf("take lease: %w", err)
 	}
-	// A host that was removed meanwhile must not leave a key behind.
-	_, err = l.store.Txn().Exists(l.store.Keys.HostSpec(l.Host)).
-		Put(l.store.Keys.HostLease(l.Host), record.HostLease{Boot: l.boot, Since: since}, clientv3.WithLease(g.ID)).
-		Commit(short)
-	if err != nil {
+	if err := l.take(short, g.ID, since); err != nil {
 		return false, fmt.Errorf("take lease: %w", err)
 	}
 	ended := make(chan error, 1)
@@ -105,6 +105,38 @@ func (l *lease) hold(ctx context.Context, since time.Time) (held bool, err error
 			}
 		}
 	}
+}
+
+// take puts the host's key on a lease. A host that was removed meanwhile must
+// not leave a key behind. Where something guards the host's work, that is said in
+// the same transaction, which does nothing when it is late: the agent may have
+// ended by then and left its work to nobody.
+func (l *lease) take(ctx context.Context, id clientv3.LeaseID, since time.Time) error {
+	k := l.store.Keys
+	txn := func() *store.Txn {
+		return l.store.Txn().Exists(k.HostSpec(l.Host)).
+			Put(k.HostLease(l.Host), record.HostLease{Boot: l.boot, Since: since}, clientv3.WithLease(id))
+	}
+	if l.fence == nil {
+		_, err := txn().Commit(ctx)
+		return err
+	}
+	was, err := store.Get[record.HostFence](ctx, l.store, k.HostFence(l.Host))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if err := l.fence.taking(); err != nil {
+		return err
+	}
+	revision, err := txn().Unchanged(was.Key, was.Revision).Put(was.Key, record.HostFence{Boot: l.boot}).Commit(ctx)
+	if errors.Is(err, rpctypes.ErrPermissionDenied) {
+		// Controllers of an older release: they replace nothing that is fenced.
+		_, err = txn().Commit(ctx)
+	}
+	if err == nil {
+		l.fence.took(revision)
+	}
+	return err
 }
 
 // there reports whether the key is on a lease, as far as etcd answers: what

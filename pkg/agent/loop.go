@@ -59,6 +59,8 @@ type loop struct {
 	back *restoration
 	// own are the ports of the host's tasks; never nil.
 	own *ownPorts
+	// fence guards what may be replaced elsewhere; nil where nothing may.
+	fence *fence
 	// restored is the mark of a restored etcd, its revisions 0 when there is
 	// none; restoredAt when it was seen first.
 	restored   store.Item[record.Restored]
@@ -165,6 +167,7 @@ func (l *loop) step() (wake time.Time) {
 		for _, a := range actions {
 			l.dispatch(a)
 		}
+		l.guard()
 		l.nets.settle(l.wanted(), l.complete && l.hostKnown && !l.leaving())
 	}
 	l.publish()
@@ -176,7 +179,9 @@ func (l *loop) view() view {
 	for _, c := range l.containers {
 		v.Containers = append(v.Containers, c)
 	}
+	cut := l.fence.killed()
 	for t, m := range l.tasks {
+		m.Cut = cut
 		v.Memory[t] = m.memory
 	}
 	return v
@@ -219,6 +224,7 @@ func (l *loop) dispatch(a action) {
 		return
 	}
 	t.Busy, t.doing = true, a.Verb
+	l.countAgain(t, a)
 	x := l.execution(a)
 	l.spawn(func() {
 		r := x.run(l.ctx)
@@ -249,7 +255,7 @@ func (l *loop) done(a action, x *execution, r result) {
 	case doPrepare:
 		t.Prepared = as.Revision
 	case doCreate, doStart, doRestart:
-		t.Stopped = false
+		t.Stopped, t.ByHand = false, false
 		t.Restarts = max(t.Restarts, as.Restarts)
 		l.event("task", "start", as.Container.Name, a.Reason, a.Task)
 	case doStop:
@@ -275,6 +281,10 @@ func (l *loop) failed(a action, x *execution, r result) {
 		Text: r.err.Error(), Fatal: r.fatal,
 	}
 	l.log.Warn("task: "+string(a.Verb)+" failed", "task", a.Task, "error", r.err, "fatal", r.fatal, "attempt", attempts)
+	if t.Failure.Waits = errors.Is(r.err, errFence); t.Failure.Waits {
+		t.Failure.Attempts = 0
+		return
+	}
 	if attempts == 1 || r.fatal {
 		l.event("task", "fail", x.name, r.err.Error(), a.Task)
 	}
@@ -366,7 +376,7 @@ func same(a, b record.Observed) bool {
 	return a.Task == b.Task && a.App == b.App && a.Service == b.Service && a.Slot == b.Slot &&
 		a.Host == b.Host && a.State == b.State && a.Health == b.Health && a.Container == b.Container &&
 		a.Error == b.Error && a.Fatal == b.Fatal && a.ExitCode == b.ExitCode && a.Restarts == b.Restarts &&
-		a.StartedAt.Equal(b.StartedAt) && maps.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
+		a.Fence == b.Fence && a.StartedAt.Equal(b.StartedAt) && maps.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
 }
 
 func values[K comparable, V any](m map[K]V) []V {

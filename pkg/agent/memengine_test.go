@@ -127,10 +127,10 @@ func (m *memEngine) ContainerIDs(_ context.Context, label string) ([]string, err
 	if err := m.enter("list"); err != nil {
 		return nil, err
 	}
-	k, v, _ := strings.Cut(label, "=")
+	k, v, exact := strings.Cut(label, "=")
 	var ids []string
 	for id, c := range m.containers {
-		if c.Labels[k] == v {
+		if was, there := c.Labels[k]; there && (was == v || !exact) {
 			ids = append(ids, id)
 		}
 	}
@@ -285,6 +285,10 @@ func (m *memEngine) Start(_ context.Context, id string) error { return m.with("s
 
 func (m *memEngine) Stop(_ context.Context, id string) error {
 	return m.with("stop", id, func(c *engine.Container) error { m.end(c, 143); return nil })
+}
+
+func (m *memEngine) Kill(_ context.Context, id string) error {
+	return m.with("kill", id, func(c *engine.Container) error { m.end(c, 137); return nil })
 }
 
 func (m *memEngine) Restart(_ context.Context, id string) error {

@@ -28,10 +28,11 @@ func observe(s situation) record.Observed {
 	a, c := s.Assigned, s.Container
 	o := record.Observed{
 		Task: a.Task, App: a.App, Service: a.Service, Slot: a.Slot, Host: a.Host,
-		Restarts: s.Memory.Restarts,
+		Restarts: s.Memory.Restarts, Fence: a.Container.Fence,
 	}
 	if c != nil {
 		o.Container, o.Health, o.StartedAt = c.ID, c.Health, c.StartedAt
+		o.Fence = fenceOf(c.Labels)
 		if c.Up() {
 			o.Addresses = addresses(c, s.NetworkIDs)
 		}
@@ -41,7 +42,9 @@ func observe(s situation) record.Observed {
 	}
 	o.State, o.ExitCode, o.Error = state(s)
 	if f := s.Memory.Failure; f.Revision == a.Revision && f.Revision != 0 && s.Doing == "" {
-		o.State, o.Error, o.Fatal = record.StateFailed, f.Text, f.Fatal
+		if o.Error = f.Text; !f.Waits {
+			o.State, o.Fatal = record.StateFailed, f.Fatal
+		}
 	}
 	return o
 }
@@ -92,6 +95,8 @@ func state(s situation) (state string, exit int, err string) {
 		return record.StateStarting, 0, c.Error
 	}
 	switch {
+	case startsAgain(a, c, s.Memory):
+		return record.StateStarting, c.ExitCode, exited(c) + "; the agent starts it again"
 	case a.Phase == record.PhaseStop, s.Memory.Stopped:
 		return record.StateStopped, c.ExitCode, ""
 	case c.ExitCode == 0:

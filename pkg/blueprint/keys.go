@@ -13,7 +13,7 @@ type serviceKey struct {
 var structural = []string{"type", "id", "name", "location", "brooklyn.config", "brooklyn.flags"}
 
 // builtKeys are the short names of the configuration keys that are built.
-var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes", "volumesShared", "network.list",
+var builtKeys = []string{"openPorts", "directPorts", "portBindings", "links", "env", "volumes", "volumesShared", "onHostLost", "fence", "network.list",
 	"strategies", "affinityRules", "provisioning.properties", "memory", "cpuShares", "cpuset"}
 
 // The configuration keys that are built, by their full names
@@ -26,6 +26,8 @@ const (
 	keyEnv          = "docker.container.environment"
 	keyVolumes      = "docker.container.volumes.export"
 	keyShared       = "docker.container.volumes.shared"
+	keyHostLost     = "docker.container.onHostLost"
+	keyFence        = "docker.container.fence"
 	keyNetworks     = "network.list"
 	keyStrategies   = "docker.container.strategies"
 	keyAffinity     = "affinity.rules"
@@ -61,6 +63,8 @@ var serviceKeys = func() map[string]serviceKey {
 	add("", keyEnv, "env")
 	add("", keyVolumes, "volumes")
 	add("", keyShared, "volumesShared")
+	add("", keyHostLost, "onHostLost")
+	add("", keyFence, "fence")
 	add("", keyNetworks)
 	add("", keyStrategies, "strategies")
 	add("", keyAffinity, "affinityRules")

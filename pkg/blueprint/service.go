@@ -173,6 +173,7 @@ func (r *reader) fill(d *draft, e *model.Entity) {
 	r.links(d, s)
 	r.env(d, s)
 	r.volumes(d, s)
+	r.hostLost(d, s)
 	r.attach(d, s)
 	r.placement(d, s)
 	r.resources(d, s)

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
@@ -31,6 +32,34 @@ func shown(n *yaml.Node) string {
 		return fmt.Sprintf("%q", n.Value)
 	}
 	return document.KindName(n)
+}
+
+// hostLost reads what x-clocker of a service says about lost hosts.
+func (l *load) hostLost(x map[string]any, path string, out *model.Service) {
+	then, fence := x["on-host-lost"], x["fence"]
+	if then == nil && fence == nil {
+		return
+	}
+	out.HostLost.Position = l.at(path + ".on-host-lost")
+	if then != nil {
+		text, ok := then.(string)
+		if !ok {
+			l.refuse(path+".on-host-lost", model.LostWait+" or "+model.LostReplace, "expected a word")
+		}
+		out.HostLost.Then = text
+	}
+	if fence != nil {
+		d, err := time.ParseDuration(fmt.Sprint(fence))
+		if err != nil || d <= 0 {
+			l.refuse(path+".fence", "such as 15s", "%q is no duration", fmt.Sprint(fence))
+			return
+		}
+		out.HostLost.Fence = d
+	}
+	if stays := out.Stays(); stays != "" {
+		l.warn(fmt.Sprintf("%s: when its host is lost the service starts elsewhere without its data: %s is of each host and stays behind",
+			l.at(path+".on-host-lost"), stays))
+	}
 }
 
 // shared reads x-clocker of a mount; the walker has refused what is no bool.

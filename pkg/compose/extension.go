@@ -14,7 +14,7 @@ import (
 )
 
 // serviceExtensions are the keys of x-clocker under a service.
-var serviceExtensions = []string{"affinity", "strategies"}
+var serviceExtensions = []string{"affinity", "fence", "on-host-lost", "strategies"}
 
 // serviceKey looks at one key of x-clocker under a service, and records where
 // everything below it stands.
@@ -58,6 +58,7 @@ func (l *load) serviceExtension(s types.ServiceConfig, path string, out *model.S
 		}
 		out.Placement.Affinity = strategy.SplitRules(rules)
 	}
+	l.hostLost(x, path, out)
 	if v := x["strategies"]; v != nil {
 		items, isList := v.([]any)
 		if !isList {

@@ -28,9 +28,10 @@ type cache struct {
 	hosts   map[string]store.Item[record.Host]
 	facts   map[string]record.HostFacts
 	leases  map[string]record.HostLease
-	// leaseGone is when a host's lease was seen to go, by this process's own
-	// clock; not there when it was gone before.
+	// leaseGone is when a host's lease was seen to go, or first seen not to be
+	// there, by this process's own clock; taking one begins it anew.
 	leaseGone   map[string]time.Time
+	fences      map[string]store.Item[record.HostFence] // by host
 	apps        map[string]*appCache
 	assignments map[string]store.Item[record.Assignment] // by task
 	observed    map[string]record.Observed               // by task
@@ -100,6 +101,7 @@ func (c *cache) clear() {
 	c.hosts = map[string]store.Item[record.Host]{}
 	c.facts = map[string]record.HostFacts{}
 	c.leases, c.leaseGone = map[string]record.HostLease{}, map[string]time.Time{}
+	c.fences = map[string]store.Item[record.HostFence]{}
 	c.apps = map[string]*appCache{}
 	c.assignments = map[string]store.Item[record.Assignment]{}
 	c.observed = map[string]record.Observed{}
@@ -139,6 +141,11 @@ func (c *cache) apply(ch store.Change) {
 	for _, r := range ch.Puts {
 		c.put(strings.TrimPrefix(r.Key, c.keys.Prefix()), r)
 	}
+	if ch.Reset {
+		for id := range c.hosts {
+			c.noteGone(id)
+		}
+	}
 	c.revision = ch.Revision
 	close(c.changed)
 	c.changed = make(chan struct{})
@@ -152,6 +159,7 @@ func (c *cache) put(key string, r store.Raw) {
 	switch {
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "spec":
 		setItem(c.hosts, p[1], r)
+		c.noteGone(p[1])
 		c.seenHosts = seenHosts{}
 	case p[0] == "hosts" && len(p) == 3 && p[2] == "facts":
 		set(c.facts, p[1], r)

@@ -14,6 +14,9 @@ func (c *cache) putFleet(p []string, r store.Raw) {
 	case p[0] == "hosts" && len(p) == 3 && last == "health":
 		setItem(c.health, p[1], r)
 		c.seenHosts = seenHosts{}
+	case p[0] == "hosts" && len(p) == 3 && last == "fence":
+		setItem(c.fences, p[1], r)
+		c.regone(p[1])
 	case p[0] == "hosts" && len(p) == 3 && last == "membership":
 		setItem(c.memberships, p[1], r)
 	case p[0] == "controllers" && len(p) == 3 && last == "spec":
@@ -47,6 +50,9 @@ func (c *cache) removeFleet(p []string) {
 	case p[0] == "hosts" && len(p) == 3 && last == "health":
 		delete(c.health, p[1])
 		c.seenHosts = seenHosts{}
+	case p[0] == "hosts" && len(p) == 3 && last == "fence":
+		delete(c.fences, p[1])
+		c.regone(p[1])
 	case p[0] == "hosts" && len(p) == 3 && last == "membership":
 		delete(c.memberships, p[1])
 	case p[0] == "controllers" && len(p) == 3 && last == "spec":

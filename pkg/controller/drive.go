@@ -191,7 +191,7 @@ func (c *Controller) carryOut(ctx context.Context, v view, d plan.Decision) (int
 		if err := flush(false); err != nil {
 			return 0, err
 		}
-		t.Delete(k.Observed(o.Host, o.Task))
+		c.forgets(t, v, o)
 	}
 	if d.Phase != "" {
 		if err := flush(t.Len() > 80); err != nil {

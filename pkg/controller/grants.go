@@ -35,6 +35,7 @@ func hostGrants(k store.Keys, id string) []grant {
 		{k.HostFacts(id), false, both},
 		{k.HostUsage(id), false, both},
 		{k.HostLease(id), false, both},
+		{k.HostFence(id), false, both},
 		{k.HostRestored(id), false, both},
 		{k.HostAssignments(id), true, read},
 		{k.HostObserved(id), true, both},

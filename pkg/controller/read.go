@@ -86,8 +86,10 @@ type view struct {
 	status store.Item[record.ReleaseStatus]
 	// revisions are the assignments' mod revisions, by task.
 	revisions map[string]int64
-	networks  []record.Network
-	releases  map[int]record.ReleaseStatus
+	// fences are the revisions of the fences of hosts that are gone.
+	fences   map[string]int64
+	networks []record.Network
+	releases map[int]record.ReleaseStatus
 }
 
 // view gathers what concerns an application. Its slices and maps are shared
@@ -100,6 +102,11 @@ func (c *cache) view(app string, now time.Time) view {
 	hosts, tasks := c.hostsSeen(), c.seenOf(app)
 	v.HostUp, v.Hosts, v.HostLost, v.Leaving = hosts.up, hosts.names, hosts.lost, hosts.leaving
 	v.Assignments, v.revisions, v.Observed = tasks.assignments, tasks.revisions, tasks.observed
+	v.Gone = c.gone(time.Now())
+	v.fences = make(map[string]int64, len(v.Gone))
+	for id := range v.Gone {
+		v.fences[id] = c.fences[id].Revision
+	}
 	for id, n := range c.networks {
 		if n.App != app {
 			continue

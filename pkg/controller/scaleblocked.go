@@ -43,7 +43,7 @@ func (c *Controller) lacking() []string {
 				continue // the one that it succeeds counts
 			}
 		}
-		if c.cache.health[a.Host].Value.State == record.HealthLost && !a.Container.Fenced {
+		if c.cache.health[a.Host].Value.State == record.HealthLost && !plan.Waits(a.Container) {
 			continue // it is replaced elsewhere
 		}
 		have[a.App]++

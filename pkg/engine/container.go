@@ -40,7 +40,9 @@ type Container struct {
 	OOMKilled bool
 	// StartedAt is zero for one that never ran.
 	StartedAt time.Time
-	TTY       bool
+	// EndedAt is when it ended last; zero for one that never did.
+	EndedAt time.Time
+	TTY     bool
 	// Joined are the networks it belongs to, running or not, by the engine's
 	// name for them.
 	Joined map[string]Joined
@@ -126,6 +128,16 @@ func (e *Engine) Stop(ctx context.Context, id string) error {
 	return wrap("stop container", err)
 }
 
+// Kill ends a container at once. One that does not run is no error.
+func (e *Engine) Kill(ctx context.Context, id string) error {
+	_, err := e.cli.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: "KILL"})
+	err = wrap("kill container", err)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) {
+		return nil
+	}
+	return err
+}
+
 // Restart stops and starts a container.
 func (e *Engine) Restart(ctx context.Context, id string) error {
 	_, err := e.cli.ContainerRestart(ctx, id, client.ContainerRestartOptions{})
@@ -191,6 +203,9 @@ func fromInspect(r container.InspectResponse) Container {
 		c.State, c.ExitCode, c.Error, c.OOMKilled = string(s.Status), s.ExitCode, s.Error, s.OOMKilled
 		if t, err := time.Parse(time.RFC3339Nano, s.StartedAt); err == nil && t.Year() > 1 {
 			c.StartedAt = t
+		}
+		if t, err := time.Parse(time.RFC3339Nano, s.FinishedAt); err == nil && t.Year() > 1 {
+			c.EndedAt = t
 		}
 		if s.Health != nil && s.Health.Status != container.NoHealthcheck {
 			c.Health = string(s.Health.Status)

@@ -28,7 +28,7 @@ type Event struct {
 // engine has begun to send: what it is asked after that misses nothing.
 func (e *Engine) Events(ctx context.Context, ready func(), f func(Event)) error {
 	filters := client.Filters{}.Add("type", "container", "network").
-		Add("event", "create", "start", "die", "destroy", "rename", "pause", "unpause", "health_status", "connect", "disconnect")
+		Add("event", "create", "start", "kill", "die", "stop", "destroy", "rename", "pause", "unpause", "health_status", "connect", "disconnect")
 	// The client's call returns when the engine has answered with the
 	// stream's header.
 	s := e.cli.Events(ctx, client.EventsListOptions{Filters: filters})

@@ -30,6 +30,8 @@ const (
 	// LabelSystem marks Clocker's own containers: "agent", "controller" or
 	// "probe".
 	LabelSystem = record.LabelSystem
+	// LabelFence holds how long a container may run without etcd.
+	LabelFence = record.LabelFence
 )
 
 // ContainerRequest is a container to make.

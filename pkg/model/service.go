@@ -34,6 +34,8 @@ type Service struct {
 	Resources       Resources     `json:"resources,omitzero"`
 	// Update is how replicas are replaced; nil means the fleet's default.
 	Update *Update `json:"update,omitempty"`
+	// HostLost is what becomes of its replicas when their host is lost.
+	HostLost HostLost `json:"hostLost,omitzero"`
 }
 
 // What the name of a service answers with: an address of its own, which leads

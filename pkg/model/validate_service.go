@@ -47,6 +47,7 @@ func (c *checker) service(e *Entity) {
 	c.labels(e)
 	c.resources(e)
 	c.placement(e)
+	c.hostLost(e)
 }
 
 func (c *checker) env(e *Entity) {

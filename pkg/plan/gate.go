@@ -51,13 +51,10 @@ func (n *next) gate(a *record.Assignment) (waits, problem string) {
 // predecessor names the container that a task replaces while it is still
 // there, on a host that can still take it away.
 func (n *next) predecessor(a record.Assignment) string {
+	if exclusive(a.Container) {
+		return n.former(a)
+	}
 	for _, o := range n.Observed {
-		if a.Container.Shared && o.Task != a.Task && o.Service == a.Service && o.Slot == a.Slot {
-			if n.HostUp[o.Host] {
-				return "the former " + a.Container.Name
-			}
-			return "the former " + a.Container.Name + " on " + n.hostName(o.Host) + ", which does not answer and may still run it (docker clocker host rm --force says that it does not),"
-		}
 		if o.Task != a.Task && o.Task != a.Replaces && o.Service == a.Service && o.Slot == a.Slot && n.HostUp[o.Host] && o.Container != "" {
 			return "the former " + a.Container.Name
 		}

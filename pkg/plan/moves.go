@@ -72,12 +72,12 @@ func (n *next) sort() moves {
 	}
 	for _, a := range sorted(n.Assignments) {
 		switch {
-		case n.HostLost[a.Host] && !a.Container.Fenced && !Ended(a, n.Observed[a.Task]):
+		case n.HostLost[a.Host] && !Waits(a.Container) && !Ended(a, n.Observed[a.Task]):
 			m.lost = append(m.lost, a)
 			continue
 		case a.Replaces != "":
 			was, there := byTask[a.Replaces]
-			if there && (!n.HostLost[was.Host] || was.Container.Fenced) {
+			if there && (!n.HostLost[was.Host] || Waits(was.Container)) {
 				if _, twice := m.successors[a.Replaces]; !twice {
 					m.successors[a.Replaces] = a
 					continue

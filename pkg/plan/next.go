@@ -36,6 +36,9 @@ type Snapshot struct {
 	// Resting names replicas whose last move failed a short while ago, as
 	// [MoveKey] does; they are not moved for now.
 	Resting map[string]bool
+	// Gone says of hosts whose agents stop what has a fence for how long the
+	// leader has certainly seen no lease of theirs, by its own clock.
+	Gone map[string]time.Duration
 	// Now is the time of the decision.
 	Now time.Time
 	// NetworkUses counts the hosts that still have a network of this
@@ -51,7 +54,8 @@ type Decision struct {
 	// Missing are replicas to place and start.
 	Missing []Missing
 	// Forget are reports to delete whose hosts are down and whose tasks are
-	// no longer assigned.
+	// no longer assigned. One that has a fence may only be deleted while its
+	// host has no lease, and has taken none since it was seen to have none.
 	Forget []record.Observed
 	// Phase is the release's new phase, with Problems when it failed; empty
 	// means unchanged.
@@ -126,7 +130,7 @@ func (n *next) orphans(keep []record.Assignment) []record.Observed {
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Task < out[j].Task })
-	return out
+	return append(out, n.expired(keep)...)
 }
 
 // mayStillWrite reports whether a report is of a container that a successor
@@ -134,7 +138,7 @@ func (n *next) orphans(keep []record.Assignment) []record.Observed {
 // back, or forgotten.
 func (n *next) mayStillWrite(o record.Observed) bool {
 	return n.App.Desired != record.DesiredRemoved && slices.ContainsFunc(n.Templates, func(t Template) bool {
-		return t.Service == o.Service && t.Slot == o.Slot && t.Spec.Shared
+		return t.Service == o.Service && t.Slot == o.Slot && exclusive(t.Spec)
 	})
 }
 
@@ -260,6 +264,7 @@ func (n *next) start() {
 	}
 	n.d.Phase = phase
 	n.d.Remove = n.diff.Obsolete
+	n.d.Forget = n.expired(n.Assignments)
 	if p := n.release(n.diff.Keep); len(p) > 0 {
 		n.giveBack(record.ReleaseFailed, p...)
 		return

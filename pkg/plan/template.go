@@ -42,8 +42,9 @@ func Templates(fleet string, r *record.Release) []Template {
 				Service: e.ID, Slot: slot, Spec: containerSpec(fleet, r, e, slot), Host: pinnedHost(r.Application, e),
 				Entity: e, Parent: parents[e],
 			}
+			t.Spec.Fence = e.Service.Fence()
 			t.Hash = hashOf(e, t.Spec)
-			// Not in the hash: it says nothing that the mounts do not.
+			// Not in the hash: they say nothing that the mounts do not.
 			own, shared := e.Service.Data()
 			t.Spec.Fenced, t.Spec.Shared = own || shared, shared && !own
 			out = append(out, t)

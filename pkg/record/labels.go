@@ -16,4 +16,6 @@ const (
 	LabelSystem = "io.clocker.system"
 	// LabelHost holds the name of the host that an agent serves.
 	LabelHost = "io.clocker.host"
+	// LabelFence holds how long a container may run without etcd, as "15s".
+	LabelFence = "io.clocker.fence"
 )

@@ -89,6 +89,17 @@ type HostLease struct {
 	Since time.Time `json:"since"`
 }
 
+// HostFence says of a host's agent that it stops what has a fence once etcd has
+// not vouched for the host for that long. It is written in the same transaction
+// as each [HostLease], and is on no lease: while it has not changed, no lease
+// was taken since.
+type HostFence struct {
+	Boot string `json:"boot"`
+	// Unguarded means that the agent has ended and its work runs on: it may run
+	// forever.
+	Unguarded bool `json:"unguarded,omitempty"`
+}
+
 // AppState is the one key that decides what an application is.
 type AppState struct {
 	Name string `json:"name"`
@@ -228,6 +239,9 @@ type ContainerSpec struct {
 	// Shared says of a container that is Fenced that every host has the data: it
 	// moves, but two of one replica must not run at the same time.
 	Shared bool `json:"shared,omitempty"`
+	// Fence says of a container that is Fenced that it is replaced when its host
+	// is lost, and how long it may run there without etcd; 0 means that it waits.
+	Fence time.Duration `json:"fence,omitempty"`
 }
 
 // NetworkJoin attaches a container to a network.
@@ -255,6 +269,8 @@ type Observed struct {
 	// Addresses maps network ids to the container's addresses there.
 	Addresses map[string]string `json:"addresses,omitempty"`
 	Ports     []model.Port      `json:"ports,omitempty"`
+	// Fence is how long the host runs it without etcd; 0 means without bound.
+	Fence time.Duration `json:"fence,omitempty"`
 	// Error says why the task is not what it should be; empty when it is.
 	Error string `json:"error,omitempty"`
 	// Fatal means that trying again without a change cannot help.

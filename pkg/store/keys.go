@@ -208,6 +208,9 @@ func (k Keys) HostUsage(id string) string { return k.prefix + "hosts/" + id + "/
 // HostHealth holds a [record.HostHealth], written by the leader.
 func (k Keys) HostHealth(id string) string { return k.prefix + "hosts/" + id + "/health" }
 
+// HostFence holds a [record.HostFence], written by the host's agent.
+func (k Keys) HostFence(id string) string { return k.prefix + "hosts/" + id + "/fence" }
+
 // HostMembership holds a [record.Membership], written by the leader.
 func (k Keys) HostMembership(id string) string { return k.prefix + "hosts/" + id + "/membership" }
 
