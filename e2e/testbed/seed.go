@@ -149,6 +149,16 @@ func writeKnownHosts(dir string, s *state) error {
 	return nil
 }
 
+// SharedPath is a directory that is the same on every host, as one of a network
+// file system is; a host that is cut off still has it.
+const SharedPath = "/srv/shared"
+
+// sharedDir is where it is on this machine.
+func sharedDir(dir string) string { return filepath.Join(dir, "shared") }
+
+// Shared is where [SharedPath] is on this machine.
+func (t *Testbed) Shared() string { return sharedDir(t.dir) }
+
 // hostConfig is what a host's init is told.
 func hostConfig(dir string, s *state, n node) machineConfig {
 	disk := hostDisk(dir, n.Name)
@@ -171,6 +181,7 @@ func hostConfig(dir string, s *state, n node) machineConfig {
 			{filepath.Join(disk, "docker"), "/var/lib/docker"},
 			{filepath.Join(disk, "containerd"), "/var/lib/containerd"},
 			{filepath.Join(disk, "clocker"), "/var/lib/clocker"},
+			{sharedDir(dir), SharedPath},
 		},
 		Services: services,
 	}
