@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -36,16 +38,17 @@ type Options struct {
 	Log        *slog.Logger
 }
 
+// filled has the defaults in place of what is empty.
+func (o Options) filled() Options {
+	o.ConfigDir, o.StateDir = cmp.Or(o.ConfigDir, hostconfig.Dir), cmp.Or(o.StateDir, hostconfig.StateDir)
+	return o
+}
+
 // Run is the agent: it waits until the host belongs to a fleet, and then works
 // until ctx ends. Nothing that goes away makes it give up: not the engine, not
 // etcd, not the controllers.
 func Run(ctx context.Context, o Options) error {
-	if o.ConfigDir == "" {
-		o.ConfigDir = hostconfig.Dir
-	}
-	if o.StateDir == "" {
-		o.StateDir = hostconfig.StateDir
-	}
+	o = o.filled()
 	o.Log.Info("agent starts", "config", o.ConfigDir)
 	cfg, err := hostconfig.Wait(ctx, o.ConfigDir, time.Second)
 	if err != nil {
@@ -73,6 +76,7 @@ func Run(ctx context.Context, o Options) error {
 		boot: strconv.FormatUint(rand.Uint64(), 36), controllers: cfg.Controllers, tls: mutual, certificate: filepath.Join(o.ConfigDir, cfg.CertFile),
 		names: &names{addresses: []string{hostconfig.DNSAddress, hostconfig.DNSAddress6}, port: 53, resolv: "/etc/resolv.conf", intn: rand.IntN},
 	}
+	a.guard = guardCommand(o)
 	if mutual != nil {
 		a.configDir, a.fresh = o.ConfigDir, func() (*tls.Config, error) { return cfg.Now().TLS() }
 	}
@@ -102,6 +106,8 @@ type agent struct {
 	patience time.Duration
 	// names is nil for an agent that answers none.
 	names *names
+	// guard is the process that stands by for the fence; nil for none.
+	guard func(ctx context.Context) *exec.Cmd
 }
 
 // names is how the host answers DNS.
@@ -171,6 +177,9 @@ func (a *agent) run(ctx context.Context) {
 	start(events.run)
 	start(keeper.run)
 	start(guard.run)
+	if a.guard != nil {
+		start(func(ctx context.Context) { guard.guarded(ctx, log("guard"), a.guard) })
+	}
 	start(fol.facts.run)
 	start(busy.run)
 	start(fol.run)

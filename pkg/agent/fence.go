@@ -53,6 +53,12 @@ type fence struct {
 	file   fenceFile
 	// active says that there is, or may be, something with a fence.
 	active atomic.Bool
+	// guardFile is where the guard notes what it has stopped, wanted is told when
+	// there is something to guard.
+	guardFile fenceFile
+	wanted    chan struct{}
+	// noted says that active is in the file; the loop's alone.
+	noted bool
 	// changed is told when something was killed.
 	changed func()
 
@@ -70,7 +76,7 @@ type fence struct {
 }
 
 func newFence(id identity, s *store.Store, e Engine, dir, boot string, now func() time.Duration, log *slog.Logger) *fence {
-	f := &fence{identity: id, store: s, engine: e, log: log, now: now, boot: boot, file: newFenceFile(dir), changed: func() {}}
+	f := &fence{identity: id, store: s, engine: e, log: log, now: now, boot: boot, file: newFenceFile(dir), changed: func() {}, guardFile: newGuardFile(dir), wanted: make(chan struct{}, 1)}
 	f.active.Store(true)
 	var err error
 	if f.state, err = f.file.load(); err != nil {
@@ -206,7 +212,7 @@ func (f *fence) sweep(ctx context.Context) bool {
 		return false
 	}
 	f.mu.Lock()
-	f.state.Killed = slices.DeleteFunc(slices.Clone(f.state.Killed), func(id string) bool { return !slices.Contains(ids, id) })
+	f.state.Killed = slices.DeleteFunc(append(f.stoppedByGuard(), f.state.Killed...), func(id string) bool { return !slices.Contains(ids, id) })
 	f.mu.Unlock()
 	var all sync.WaitGroup
 	var failed atomic.Bool
@@ -220,6 +226,40 @@ func (f *fence) sweep(ctx context.Context) bool {
 	}
 	all.Wait()
 	return !failed.Load()
+}
+
+// stoppedByGuard are the containers that the guard has stopped since it was
+// called last.
+func (f *fence) stoppedByGuard() []string {
+	s, err := f.guardFile.load()
+	if err == nil {
+		err = f.guardFile.remove()
+	}
+	if err != nil {
+		f.log.Warn("what the guard has stopped is not known", "error", err)
+	}
+	return s.Killed
+}
+
+// setActive says whether there is, or may be, something with a fence.
+func (f *fence) setActive(on bool) {
+	if on {
+		select {
+		case f.wanted <- struct{}{}:
+		default: // it is told already
+		}
+	}
+	if f.active.Swap(on) == on && f.noted {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state.Active = on
+	if err := f.file.save(f.state); err != nil {
+		f.log.Warn("what has a fence cannot be noted", "error", err)
+	} else {
+		f.noted = true
+	}
 }
 
 // stop kills a container when it is due.

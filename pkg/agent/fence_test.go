@@ -228,3 +228,32 @@ func TestAgentStartsFencedContainersAgainByPolicy(t *testing.T) {
 		assert.Assert(t, !startsAgain(a, c, x.m), "the engine's to do")
 	}
 }
+
+// The agent hangs: its guard stops what is due, by what the agent has kept.
+func TestGuardStopsWhatAnAgentThatHangsDoesNot(t *testing.T) {
+	r := newRig(t)
+	now := time.Hour
+	f := rigFence(r, &now)
+	_, err := f.accept(t.Context(), now)
+	assert.NilError(t, err)
+	f.setActive(true)
+	id, err := r.engine.Create(t.Context(), engine.ContainerRequest{Spec: record.ContainerSpec{Name: "x", Image: "web:1"}, Labels: map[string]string{engine.LabelFleet: "f", engine.LabelFence: "5s"}})
+	assert.NilError(t, err)
+	assert.NilError(t, r.engine.Start(t.Context(), id))
+	by := rigFence(r, &now)
+	by.file, by.guardFile = newGuardFile(r.dir), fenceFile{}
+	g := &guard{file: newFenceFile(r.dir), fence: by}
+	now += testFence - time.Millisecond
+	g.look(t.Context())
+	assert.Equal(t, r.container(id).State, engine.Running)
+	now += time.Millisecond
+	g.look(t.Context())
+	assert.Equal(t, r.container(id).State, engine.Exited)
+	// The agent goes on, and knows that it was not the container's own end.
+	_, err = f.accept(t.Context(), now)
+	assert.NilError(t, err)
+	assert.Assert(t, f.killed()[id])
+	now += time.Second
+	g.look(t.Context())
+	assert.Equal(t, r.engine.count("kill"), 1)
+}

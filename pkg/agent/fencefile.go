@@ -20,6 +20,8 @@ type fenceState struct {
 	At time.Duration `json:"at"`
 	// Handed means that etcd knows that nobody guards what runs.
 	Handed bool `json:"handed,omitempty"`
+	// Active says that there is, or may be, something with a fence.
+	Active bool `json:"active,omitempty"`
 	// Killed are the containers that the fence has stopped.
 	Killed []string `json:"killed,omitempty"`
 
@@ -47,6 +49,15 @@ func newFenceFile(dir string) fenceFile {
 		return fenceFile{name: filepath.Join(dir, "agent", "fence.json")}
 	}
 	return fenceFile{name: filepath.Join(dir, "agent", "fence.json"), kernel: strings.TrimSpace(string(b))}
+}
+
+// newGuardFile is where the guard notes what it has stopped.
+func newGuardFile(dir string) fenceFile {
+	f := newFenceFile(dir)
+	if f.name != "" {
+		f.name = filepath.Join(dir, "agent", "guard.json")
+	}
+	return f
 }
 
 // load reads what an earlier run under the same kernel has kept.
@@ -92,6 +103,17 @@ func (f fenceFile) save(s fenceState) error {
 	}
 	if err := os.Rename(f.name+".new", f.name); err != nil {
 		return fmt.Errorf("keep fence: %w", err)
+	}
+	return nil
+}
+
+// remove takes the file away.
+func (f fenceFile) remove() error {
+	if f.name == "" {
+		return nil
+	}
+	if err := os.Remove(f.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget fence: %w", err)
 	}
 	return nil
 }

@@ -83,5 +83,5 @@ func (l *loop) guard() {
 	for _, t := range l.tasks {
 		busy = busy || t.Busy
 	}
-	l.fence.active.Store(active || busy && l.fence.active.Load())
+	l.fence.setActive(active || busy && l.fence.active.Load())
 }
