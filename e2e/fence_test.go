@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,8 +94,7 @@ func TestFencedWriterMustBeReplacedAndNeverRunTwice(t *testing.T) {
 		return f.command(t.Context(), "clocker", "ls").err()
 	})
 	f.is(t, 30*time.Second, was.Host, "ready")
-	time7 := time.NewTimer(7 * time.Second) // longer than its fence
-	<-time7.C
+	<-time.After(7 * time.Second) // longer than its fence
 	if got := now(); got.Container != was.Container || !got.StartedAt.Equal(was.StartedAt) {
 		t.Fatalf("it was %s, is %s", was.Container, got.Container)
 	}
@@ -101,7 +102,7 @@ func TestFencedWriterMustBeReplacedAndNeverRunTwice(t *testing.T) {
 		t.Fatalf("%d writers, want %d", got, count)
 	}
 
-	for _, how := range []string{"killed", "cut off"} {
+	for _, how := range []string{"killed", "cut off", "frozen agent"} {
 		t.Run(how, func(t *testing.T) {
 			was := now()
 			host := f.bed.Host(was.Host)
@@ -109,15 +110,28 @@ func TestFencedWriterMustBeReplacedAndNeverRunTwice(t *testing.T) {
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if how == "killed" {
+			goOn := func() error { return nil }
+			switch how {
+			case "killed":
 				if err := host.Kill(); err != nil {
 					t.Fatal(err)
 				}
-			} else if err := f.bed.Partition(host.Name, ""); err != nil {
-				t.Fatal(err)
+				goOn = func() error { return host.Restart(ctx) }
+			case "cut off":
+				if err := f.bed.Partition(host.Name, ""); err != nil {
+					t.Fatal(err)
+				}
+				goOn = f.bed.Heal
+			default:
+				pids := agentsOf(t, host)
+				goOn = func() error { return signalAll(pids, syscall.SIGCONT) }
+				if err := signalAll(pids, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
 			}
-			t.Cleanup(func() { _ = f.bed.Heal() })
-			if how == "cut off" {
+			back := sync.OnceValue(goOn)
+			t.Cleanup(func() { _ = back() }) // said already
+			if how != "killed" {
 				await(t, 20*time.Second, "it is stopped where it was", func() error {
 					out, err := host.Exec(ctx, "docker", "ps", "--quiet", "--filter", "label=io.clocker.app=fence")
 					if err == nil && strings.TrimSpace(out) != "" {
@@ -135,11 +149,7 @@ func TestFencedWriterMustBeReplacedAndNeverRunTwice(t *testing.T) {
 			if got := now(); got.Host == was.Host {
 				t.Fatalf("it is on %s", got.Host)
 			}
-			if how == "killed" {
-				if err := host.Restart(ctx); err != nil {
-					t.Fatal(err)
-				}
-			} else if err := f.bed.Heal(); err != nil {
+			if err := back(); err != nil {
 				t.Fatal(err)
 			}
 			f.is(t, time.Minute, host.Name, "ready")
@@ -155,6 +165,15 @@ func TestFencedWriterMustBeReplacedAndNeverRunTwice(t *testing.T) {
 			}
 		})
 	}
+}
+
+func signalAll(pids []int, s syscall.Signal) error {
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // agentContainer is the container of a host's agent.

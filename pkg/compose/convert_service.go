@@ -47,6 +47,7 @@ func (l *load) service(p *types.Project, name string) *model.Entity {
 	l.placement(s, path, out)
 	l.ports(s, path, out)
 	l.mounts(s, path, out)
+	l.staysBehind(path+".x-clocker", out)
 	l.dependencies(p, s, path, out)
 	for _, n := range l.ordered(slices.Collect(maps.Keys(s.Networks)), path+".networks.") {
 		a := model.Attachment{Network: n, Position: l.at(path + ".networks." + n)}

@@ -56,6 +56,10 @@ func (l *load) hostLost(x map[string]any, path string, out *model.Service) {
 		}
 		out.HostLost.Fence = d
 	}
+}
+
+// staysBehind warns of data that a service is replaced without.
+func (l *load) staysBehind(path string, out *model.Service) {
 	if stays := out.Stays(); stays != "" {
 		l.warn(fmt.Sprintf("%s: when its host is lost the service starts elsewhere without its data: %s is of each host and stays behind",
 			l.at(path+".on-host-lost"), stays))
