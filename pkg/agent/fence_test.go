@@ -2,10 +2,13 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
 	"gotest.tools/v3/assert"
+	"pgregory.net/rapid"
 
 	"clocker.io/clocker/pkg/engine"
 	"clocker.io/clocker/pkg/hostconfig"
@@ -256,4 +259,58 @@ func TestGuardStopsWhatAnAgentThatHangsDoesNot(t *testing.T) {
 	now += time.Second
 	g.look(t.Context())
 	assert.Equal(t, r.engine.count("kill"), 1)
+}
+
+// However long etcd or the engine are silent, and however late answers are: when
+// etcd's word counts again, nothing runs that was due in between.
+func TestNothingDueRunsWhenTheLeaseCountsAgain(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		e := newMemEngine()
+		now := time.Hour
+		f := newFence(identity{"f", "h1"}, nil, e, "", "b", func() time.Duration { return now }, slog.New(slog.DiscardHandler))
+		_, err := f.accept(t.Context(), now)
+		assert.NilError(rt, err)
+		last, bounds, due := now, map[string]time.Duration{}, map[string]bool{}
+		step := func(d time.Duration) {
+			now += d
+			for id, b := range bounds {
+				due[id] = due[id] || now-last >= b
+			}
+		}
+		for i := range rapid.IntRange(1, 40).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 4).Draw(rt, "what") {
+			case 0:
+				step(time.Duration(rapid.IntRange(0, 12000).Draw(rt, "ms")) * time.Millisecond)
+			case 1:
+				e.breakOff(rapid.Bool().Draw(rt, "away"))
+			case 2:
+				f.sweep(t.Context())
+			case 3:
+				b := time.Duration(rapid.IntRange(5, 20).Draw(rt, "fence")) * time.Second
+				if id, err := e.Create(t.Context(), engine.ContainerRequest{
+					Spec:   record.ContainerSpec{Name: fmt.Sprint("c", i), Image: "web:1"},
+					Labels: map[string]string{engine.LabelFleet: "f", engine.LabelFence: b.String()},
+				}); err == nil && e.Start(t.Context(), id) == nil {
+					bounds[id], due[id] = b, now-last >= b
+				}
+			case 4:
+				sent := max(last, now-time.Duration(rapid.IntRange(0, 3000).Draw(rt, "late"))*time.Millisecond)
+				if _, err := f.accept(t.Context(), sent); err != nil {
+					continue
+				}
+				e.change(func() {
+					for id := range bounds {
+						if due[id] && e.containers[id].State == engine.Running {
+							rt.Fatalf("%s runs, and was due", id)
+						}
+						if e.containers[id].State != engine.Running && !due[id] {
+							rt.Fatalf("%s was killed before its time", id)
+						}
+					}
+				})
+				last = sent
+				step(0)
+			}
+		}
+	})
 }

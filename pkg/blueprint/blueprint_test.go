@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/golden"
@@ -162,6 +163,8 @@ services:
     F: {$brooklyn:urlEncode: "a b"}
   docker.container.volumes.export: /var/lib/db/
   docker.container.volumes.shared: [/nfs/db]
+  onHostLost: replace
+  fence: 20s
 - service_type: docker:redis
 - type: docker:library/redis:7
   brooklyn.config:
@@ -202,6 +205,7 @@ services:
 		{Type: model.MountBind, Source: "/var/lib/db", Target: "/var/lib/db", CreateHostPath: true},
 		{Type: model.MountBind, Source: "/nfs/db", Target: "/nfs/db", Shared: true},
 	})
+	assert.Equal(t, db.Service.Fence(), 20*time.Second)
 	assert.DeepEqual(t, ports(db), [][2]uint16{{0, 6379}, {0, 6380}})
 	// A port that is fixed is not opened besides.
 	assert.DeepEqual(t, ports(third), [][2]uint16{{80, 9090}, {443, 9443}, {8080, 8080}, {9990, 9990}, {0, 7}})

@@ -68,7 +68,7 @@ func (n *next) former(a record.Assignment) string {
 		case n.HostUp[o.Host]:
 			return "the former " + a.Container.Name
 		case o.Fence > 0 && counts:
-			return where + fmt.Sprintf(": it has certainly stopped there %s after it was heard of last (docker clocker host rm --force says that it has),", FenceTime(o.Fence))
+			return where + fmt.Sprintf(": it has certainly stopped there %s after it was seen to be gone (docker clocker host rm --force says that it has),", FenceTime(o.Fence))
 		default:
 			return where + " and may still run it (docker clocker host rm --force says that it does not),"
 		}

@@ -40,7 +40,7 @@ func TestSuccessorWaitsUntilTheFenceHasCertainlyExpired(t *testing.T) {
 	d := Next(w.Snapshot)
 	assert.Equal(t, d.Again, 12500*time.Millisecond)
 	for _, why := range d.Waiting {
-		assert.Assert(t, strings.Contains(why, "12.5s after it was heard of last"), why)
+		assert.Assert(t, strings.Contains(why, "12.5s after it was seen to be gone"), why)
 	}
 	w.Gone["h1"] = FenceTime(10*time.Second) - time.Millisecond
 	w.rest(t, nothing)
