@@ -195,8 +195,15 @@ func TestFencedWriterIsNeverThereTwice(t *testing.T) {
 				w.Now = w.Now.Add(time.Duration(rapid.IntRange(1, 9000).Draw(t, "time")) * time.Millisecond)
 			case 7:
 				w.act(func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "agent") })
-			default:
+			case 8:
 				w.step()
+			default: // for long enough to replace something
+				for range 12 {
+					w.step()
+					w.look(t)
+					w.act(first)
+					w.look(t)
+				}
 			}
 			w.look(t)
 		}
