@@ -110,7 +110,7 @@ func TestFencedWriterMustBeReplacedAndNeverRunTwice(t *testing.T) {
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			goOn := func() error { return nil }
+			var goOn func() error
 			switch how {
 			case "killed":
 				if err := host.Kill(); err != nil {
