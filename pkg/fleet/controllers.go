@@ -238,11 +238,18 @@ func (a *addition) await(ctx context.Context, cfg controllerconfig.Config) (api.
 	defer cancel()
 	t := time.NewTicker(200 * time.Millisecond)
 	defer t.Stop()
+	var last api.Controller
+	var failed error
 	for n := 0; ; n++ {
 		c, err := a.o.API.FleetController(ctx, cfg.Name)
-		if err == nil && serves(c) {
+		switch {
+		case err == nil && serves(c):
 			a.i.say(StepMember, Done, "controller %s serves at %s", c.Name, c.URL)
 			return c, nil
+		case err == nil:
+			last, failed = c, nil
+		case ctx.Err() == nil: // else it says nothing but that
+			failed = err
 		}
 		if n%10 == 9 {
 			if ended := ending(ctx, a.o.Engine, ControllerContainer); ended != nil {
@@ -255,10 +262,23 @@ func (a *addition) await(ctx context.Context, cfg controllerconfig.Config) (api.
 				return c, ctx.Err()
 			}
 			return c, fmt.Errorf("wait for controller %s: it is %s after %s: can the controllers reach each other's ports %d, %d and %d? %w",
-				cfg.Name, c.Status, joinTime, cfg.APIPort, cfg.EtcdPort, cfg.EtcdPeerPort, errors.Join(err, errors.New(lastWords(context.WithoutCancel(ctx), a.o.Engine, ControllerContainer))))
+				cfg.Name, standing(last), joinTime, cfg.APIPort, cfg.EtcdPort, cfg.EtcdPeerPort,
+				errors.Join(failed, errors.New(lastWords(context.WithoutCancel(ctx), a.o.Engine, ControllerContainer))))
 		case <-t.C:
 		}
 	}
+}
+
+// standing is in words how far a new controller has come.
+func standing(c api.Controller) string {
+	if c.Etcd == nil {
+		return c.Status
+	}
+	text := fmt.Sprintf("%s, its member of etcd %s", c.Status, c.Etcd.State)
+	if c.Etcd.Error != "" {
+		text += " (" + c.Etcd.Error + ")"
+	}
+	return text
 }
 
 // serves reports whether a controller is up and its member of etcd votes.
