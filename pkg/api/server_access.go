@@ -128,8 +128,14 @@ func (s *server) admit(pattern string, h func(http.ResponseWriter, *http.Request
 		if !passed {
 			s.note(pattern, r, caller, note, id, n.who == anyone, err)
 		}
-		if err != nil && r.Context().Err() == nil {
+		switch {
+		case err == nil:
+		case r.Context().Err() == nil:
 			s.fail(w, r, err)
+		default:
+			// The caller is gone, or this controller ends: an answer without a
+			// word would be taken for a success.
+			panic(http.ErrAbortHandler)
 		}
 	}
 }

@@ -234,6 +234,7 @@ func (c *Controller) run(ctx context.Context, listen string) error {
 		Handler:           api.NewHandler(c, c.hub, c.log.With("component", "api")),
 		TLSConfig:         serverTLS,
 		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 	}

@@ -25,9 +25,15 @@ import (
 // certificates.
 func home(t *testing.T) (*controllerconfig.Config, Options) {
 	t.Helper()
-	o := Options{DataDir: t.TempDir(), ConfigDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	a, err := ca.Create("f", time.Now)
 	assert.NilError(t, err)
+	return homeUnder(t, a, "c1")
+}
+
+// homeUnder makes those of one of several controllers.
+func homeUnder(t *testing.T, a *ca.Authority, name string) (*controllerconfig.Config, Options) {
+	t.Helper()
+	o := Options{DataDir: t.TempDir(), ConfigDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	write := func(name string, data []byte) {
 		assert.NilError(t, os.WriteFile(filepath.Join(o.ConfigDir, name), data, 0o600))
 	}
@@ -48,7 +54,7 @@ func home(t *testing.T) (*controllerconfig.Config, Options) {
 		write(c.cert, cert)
 		write(c.key, key)
 	}
-	return &controllerconfig.Config{Fleet: "f", Name: "c1", Advertise: "127.0.0.1", EtcdPort: port(t), EtcdPeerPort: port(t)}, o
+	return &controllerconfig.Config{Fleet: "f", Name: name, Advertise: "127.0.0.1", EtcdPort: port(t), EtcdPeerPort: port(t)}, o
 }
 
 func port(t *testing.T) int {

@@ -2,17 +2,13 @@ package controller
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"sync"
 	"time"
 
 	"clocker.io/clocker/pkg/api"
-	"clocker.io/clocker/pkg/fleet/controllerconfig"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
@@ -61,6 +57,15 @@ func (l *leadership) set(fence []clientv3.Cmp, url string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fence, l.url = fence, url
+}
+
+// observed notes who leads, unless this controller does.
+func (l *leadership) observed(url string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fence == nil {
+		l.url = url
+	}
 }
 
 func (l *leadership) get() (fence []clientv3.Cmp, url string) {
@@ -177,49 +182,9 @@ func (c *Controller) term(ctx context.Context) error {
 func (c *Controller) observeLeader(ctx context.Context, e *concurrency.Election) {
 	for r := range e.Observe(ctx) {
 		if len(r.Kvs) > 0 {
-			if fence, _ := c.lead.get(); fence == nil && ctx.Err() == nil {
-				c.lead.set(nil, string(r.Kvs[0].Value))
-			}
+			c.lead.observed(string(r.Kvs[0].Value))
 		}
 	}
-}
-
-// Leader implements [api.Backend]: requests that change state go to the
-// leader.
-func (c *Controller) Leader() (http.Handler, error) {
-	fence, leader := c.lead.get()
-	if fence != nil {
-		return nil, nil
-	}
-	if leader == "" {
-		return nil, unavailable("no controller leads at the moment: try again in a few seconds")
-	}
-	u, err := url.Parse(leader)
-	if err != nil {
-		return nil, err
-	}
-	t, err := c.fellowTLS()
-	if err != nil {
-		return nil, err
-	}
-	p := httputil.NewSingleHostReverseProxy(u)
-	p.Transport = &http.Transport{TLSClientConfig: t, ForceAttemptHTTP2: false}
-	p.FlushInterval = -1
-	p.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, `{"message":%q}`, "the leading controller does not answer: "+err.Error())
-	}
-	return p, nil
-}
-
-// fellowTLS is what this controller shows to another one.
-func (c *Controller) fellowTLS() (*tls.Config, error) {
-	server, err := controllerconfig.ServerTLS(c.configDir)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{Certificates: server.Certificates, RootCAs: server.ClientCAs, MinVersion: tls.VersionTLS13}, nil
 }
 
 func unavailable(text string) error {

@@ -11,6 +11,7 @@ import (
 	"clocker.io/clocker/pkg/store"
 	"clocker.io/clocker/pkg/version"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -174,7 +175,7 @@ func (c *Controller) promote(ctx context.Context) {
 		if !m.IsLearner || m.Name == "" { // without a name it has not started
 			continue
 		}
-		_, err := c.etcd.client.MemberPromote(ctx, m.ID)
+		err := promoteMember(ctx, c.etcd.client, r.Members, m.ID)
 		switch {
 		case err == nil:
 			c.log.Info("etcd member votes now", "member", m.Name)
@@ -184,3 +185,29 @@ func (c *Controller) promote(ctx context.Context) {
 		}
 	}
 }
+
+// promoteMember asks raft's leader, which alone knows how far a learner is. Any
+// other member would pass the request on without the caller's certificate, and
+// the leader refuse it (etcd 3.7, etcdserver/server.go, PromoteMember).
+func promoteMember(ctx context.Context, c *clientv3.Client, members []*pb.Member, id uint64) error {
+	local, err := c.Status(ctx, c.Endpoints()[0])
+	if err != nil {
+		return fmt.Errorf("find the leader of etcd: %w", err)
+	}
+	for _, m := range members {
+		if m.ID != local.Leader || len(m.ClientURLs) == 0 {
+			continue
+		}
+		conn, err := c.Dial(m.ClientURLs[0])
+		if err != nil {
+			return fmt.Errorf("connect the leader of etcd: %w", err)
+		}
+		defer conn.Close() //nolint:errcheck // nothing is under way
+		_, err = pb.NewClusterClient(conn).MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id})
+		return rpctypes.Error(err)
+	}
+	return errNoRaftLeader
+}
+
+// errNoRaftLeader means that etcd has no leader that takes calls at the moment.
+var errNoRaftLeader = errors.New("etcd has no leader at the moment")
