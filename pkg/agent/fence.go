@@ -71,8 +71,6 @@ type fence struct {
 	state fenceState
 	// lapses counts the times at which something may have been due.
 	lapses int
-	// taken is the revision at which the lease was taken; 0 before.
-	taken int64
 }
 
 func newFence(id identity, s *store.Store, e Engine, dir, boot string, now func() time.Duration, log *slog.Logger) *fence {
@@ -391,11 +389,15 @@ func (f *fence) taking() error {
 	return nil
 }
 
-// took is told of the revision at which a lease was taken.
+// took is told of the revision at which a lease was taken, and the host's fence
+// written with it.
 func (f *fence) took(revision int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.taken = revision
+	f.state.Taken = revision
+	if err := f.file.save(f.state); err != nil {
+		f.log.Warn("what the lease was taken at cannot be noted", "error", err)
+	}
 }
 
 // handOver leaves what has a fence running when the agent ends: etcd knows that
@@ -409,7 +411,7 @@ func (f *fence) handOver() {
 	f.turn.Lock()
 	defer f.turn.Unlock()
 	f.mu.Lock()
-	taken, handed := f.taken, f.state.Handed
+	taken, handed := f.state.Taken, f.state.Handed
 	f.mu.Unlock()
 	if handed {
 		return // the lease was never taken: it is as the last run left it
@@ -417,12 +419,12 @@ func (f *fence) handOver() {
 	k := f.store.Keys
 	short, done := context.WithTimeout(ctx, fenceWait)
 	defer done()
-	_, err := f.store.Txn().Exists(k.HostSpec(f.Host)).Unchanged(k.HostFence(f.Host), taken).
+	revision, err := f.store.Txn().Exists(k.HostSpec(f.Host)).Unchanged(k.HostFence(f.Host), taken).
 		Put(k.HostFence(f.Host), record.HostFence{Boot: f.boot, Unguarded: true}).Commit(short)
 	f.mu.Lock()
 	if d, known := f.state.silence(f.now()); err == nil && known && d < model.MinFence {
 		next := f.state
-		next.Handed = true
+		next.Handed, next.Taken = true, revision
 		if err = f.file.save(next); err == nil {
 			f.state = next
 			f.mu.Unlock()

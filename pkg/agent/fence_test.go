@@ -178,6 +178,36 @@ func TestWhatWasDueIsStoppedBeforeTheLeaseCountsAgain(t *testing.T) {
 	assert.Assert(t, again.killed()[short] && !again.killed()[long])
 }
 
+// An agent that was killed and is stopped before it has a lease again still leaves
+// its work to nobody, unless somebody has taken a lease meanwhile.
+func TestAgentWithoutALeaseYetLeavesFencedWorkToNobody(t *testing.T) {
+	r := newRig(t)
+	now := time.Hour
+	killed := rigFence(r, &now)
+	g, err := r.store.Client().Grant(t.Context(), 60)
+	assert.NilError(t, err)
+	l := &lease{identity: identity{"f", "h1"}, store: r.store, now: time.Now, boot: "b", fence: killed}
+	assert.NilError(t, l.take(t.Context(), g.ID, time.Now()))
+	_, err = killed.accept(t.Context(), now)
+	assert.NilError(t, err)
+	now += time.Second
+	rigFence(r, &now).handOver()
+	key := r.store.Keys.HostFence("h1")
+	it, err := store.Get[record.HostFence](t.Context(), r.store, key)
+	assert.NilError(t, err)
+	assert.Assert(t, it.Value.Unguarded)
+	next := rigFence(r, &now)
+	assert.NilError(t, next.taking())
+	_, err = r.store.Txn().Put(key, record.HostFence{Boot: "other"}).Commit(t.Context())
+	assert.NilError(t, err)
+	next.handOver()
+	it, err = store.Get[record.HostFence](t.Context(), r.store, key)
+	assert.NilError(t, err)
+	assert.Assert(t, !it.Value.Unguarded, "another lease was taken")
+	_, known := next.silence()
+	assert.Assert(t, !known)
+}
+
 func TestLateGrantDoesNotGuardWhatWasLeftToNobody(t *testing.T) {
 	r := newRig(t)
 	now := time.Hour

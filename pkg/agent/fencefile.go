@@ -18,6 +18,8 @@ type fenceState struct {
 	Kernel string `json:"kernel"`
 	// At is when the last question was sent that etcd vouched for the host upon.
 	At time.Duration `json:"at"`
+	// Taken is the revision at which this host's agent wrote its fence last.
+	Taken int64 `json:"taken,omitempty"`
 	// Handed means that etcd knows that nobody guards what runs.
 	Handed bool `json:"handed,omitempty"`
 	// Active says that there is, or may be, something with a fence.
