@@ -102,8 +102,9 @@ func (s *steady) unharmed(t *testing.T, from, to netbench.Place, f func()) {
 	began := time.Now()
 	lost, gap := s.during(t, from, to, f)
 	// Single packets may go while the way changes on a busy machine; the figures
-	// are above. An outage is more than 100 ms of them.
-	if allowed := int(100*time.Millisecond/between) + int(time.Since(began)/between)/500; lost > allowed || gap > time.Second {
+	// are above. An outage is more than 100 ms of them; a gap without a loss is
+	// the machine's.
+	if allowed := int(100*time.Millisecond/between) + int(time.Since(began)/between)/500; lost > allowed || gap > 3*time.Second {
 		t.Errorf("%d packets lost (allowed %d), longest gap %s", lost, allowed, gap)
 	}
 }

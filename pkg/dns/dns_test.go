@@ -266,7 +266,7 @@ func TestForward(t *testing.T) {
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
 	assert.NilError(t, err)
 	defer func() { _ = silent.Close() }()
-	f := &Forwarder{Timeout: 200 * time.Millisecond, Log: quiet, Now: time.Now}
+	f := &Forwarder{Timeout: time.Second, Log: quiet, Now: time.Now}
 	f.servers, f.looked = []string{silent.LocalAddr().String(), upstream(t, &asked)}, time.Now().Add(time.Hour)
 	h := &Handler{Index: fleet(t), Forward: f.Serve, Intn: rand.IntN}
 	m := new(dns.Msg)

@@ -14,7 +14,7 @@ import (
 )
 
 func forwarder() *Forwarder {
-	return &Forwarder{File: "/nonexistent", Timeout: 200 * time.Millisecond, Log: quiet, Now: time.Now}
+	return &Forwarder{File: "/nonexistent", Timeout: time.Second, Log: quiet, Now: time.Now}
 }
 
 func query1(f *Forwarder, name string, servers ...string) *dns.Msg {
@@ -44,7 +44,7 @@ func TestForwardEndsLoops(t *testing.T) {
 	assert.Equal(t, m.Rcode, dns.RcodeServerFailure)
 	assert.Equal(t, m.Question[0].Name, "Example.COM.")
 	assert.Equal(t, asked.Load(), int32(1))
-	assert.Assert(t, time.Since(start) < 2*time.Second)
+	assert.Assert(t, time.Since(start) < 5*time.Second)
 }
 
 // Many who ask the same are one question to the server, and each gets its own
