@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -108,7 +109,23 @@ func Open(dir, name string) (*Profile, error) {
 			return nil, fmt.Errorf("read fleet %s: %w", name, err)
 		}
 	}
+	if cert, key := splitPair(p.Cert); key != nil {
+		p.Cert, p.Key = cert, key
+	}
 	return p, nil
+}
+
+// splitPair takes PEM of a certificate and its key apart; key is nil when there
+// is none.
+func splitPair(both []byte) (cert, key []byte) {
+	for block, rest := pem.Decode(both); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			cert = append(cert, pem.EncodeToMemory(block)...)
+		} else {
+			key = append(key, pem.EncodeToMemory(block)...)
+		}
+	}
+	return cert, key
 }
 
 // Current returns the name of the fleet that is used when none is named. The
@@ -166,7 +183,8 @@ func Use(dir, name string) error {
 }
 
 // Save writes the profile; each file is replaced as a whole. fleet.json comes
-// last: a profile without it does not exist.
+// last: a profile without it does not exist. The certificate's file holds the key
+// too, so that there is no moment at which one is without the other.
 func (p *Profile) Save(dir string) error {
 	if err := CheckName("fleet", p.Name); err != nil {
 		return err
@@ -187,8 +205,8 @@ func (p *Profile) Save(dir string) error {
 		data []byte
 		mode fs.FileMode
 	}{
+		{profileCert, slices.Concat(p.Cert, p.Key), 0o600},
 		{profileKey, p.Key, 0o600},
-		{profileCert, p.Cert, 0o644},
 		{profileCA, p.CA, 0o644},
 		{profileFile, append(b, '\n'), 0o600},
 	} {

@@ -38,7 +38,7 @@ func TestProfileIsReadBackAsItWasSaved(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, len(cfg.Certificates), 1)
 
-	for file, mode := range map[string]os.FileMode{"": 0o700, profileKey: 0o600, profileFile: 0o600} {
+	for file, mode := range map[string]os.FileMode{"": 0o700, profileKey: 0o600, profileCert: 0o600, profileFile: 0o600} {
 		st, err := os.Stat(filepath.Join(ProfileDir(dir, "demo"), file))
 		assert.NilError(t, err)
 		assert.Equal(t, st.Mode().Perm(), mode, file)
@@ -46,6 +46,31 @@ func TestProfileIsReadBackAsItWasSaved(t *testing.T) {
 	es, err := os.ReadDir(ProfileDir(dir, "demo"))
 	assert.NilError(t, err)
 	assert.Equal(t, len(es), 4, "no half-written file is left")
+}
+
+// Whoever dies in the middle of a renewal, or reads meanwhile, has a certificate
+// and its own key.
+func TestAProfileHalfReplacedHasAPair(t *testing.T) {
+	dir := t.TempDir()
+	old, next := profile(t, "demo"), profile(t, "demo")
+	assert.NilError(t, old.Save(dir))
+	path := filepath.Join(ProfileDir(dir, "demo"), profileKey)
+	was, err := os.ReadFile(path)
+	assert.NilError(t, err)
+	assert.NilError(t, next.Save(dir))
+	assert.NilError(t, os.WriteFile(path, was, 0o600))
+	got, err := Open(dir, "demo")
+	assert.NilError(t, err)
+	_, err = got.TLS()
+	assert.NilError(t, err)
+	assert.DeepEqual(t, got.Key, next.Key)
+	// As an older release writes them.
+	cert := filepath.Join(ProfileDir(dir, "demo"), profileCert)
+	assert.NilError(t, os.WriteFile(cert, old.Cert, 0o644))
+	got, err = Open(dir, "demo")
+	assert.NilError(t, err)
+	assert.DeepEqual(t, got.Cert, old.Cert)
+	assert.DeepEqual(t, got.Key, old.Key)
 }
 
 func TestTheOnlyFleetIsCurrentUntilOneIsChosen(t *testing.T) {
