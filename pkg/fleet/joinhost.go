@@ -15,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/fleet/ca"
 	"clocker.io/clocker/pkg/fleet/token"
 	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
@@ -135,6 +136,10 @@ func (j *joining) verify(s tls.ConnectionState) error {
 		roots.AddCert(c)
 		if _, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots}); err != nil {
 			return fmt.Errorf("%w: %w", api.ErrAuthority, err)
+		}
+		// The name is not part of what the token proves.
+		if name := ca.FleetOf(c); name != j.token.Fleet {
+			return fmt.Errorf("%w: fleet %s answers", api.ErrAuthority, name)
 		}
 		return nil
 	}

@@ -98,7 +98,7 @@ func Create(fleet string, now func() time.Time) (*Authority, error) {
 	t := now().UTC()
 	tmpl := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: "clocker fleet " + fleet, Organization: []string{"clocker:ca"}},
+		Subject:               pkix.Name{CommonName: authorityPrefix + fleet, Organization: []string{"clocker:ca"}},
 		NotBefore:             t.Add(-backdate),
 		NotAfter:              t.Add(AuthorityLifetime),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
@@ -143,6 +143,19 @@ var (
 	userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 	hostID   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,56}$`)
 )
+
+// authorityPrefix begins the CN of every authority.
+const authorityPrefix = "clocker fleet "
+
+// FleetOf is the name of the fleet whose authority a certificate is; empty when
+// it is none.
+func FleetOf(c *x509.Certificate) string {
+	name, ok := strings.CutPrefix(c.Subject.CommonName, authorityPrefix)
+	if !ok || !c.IsCA {
+		return ""
+	}
+	return name
+}
 
 // HostCommonName is the CN, and so the etcd user, of the host with the id.
 func HostCommonName(id string) string { return hostPrefix + id }
