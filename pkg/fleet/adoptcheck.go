@@ -122,11 +122,33 @@ func (c *checks) firewall(chains []preflight.Chain) {
 		case ch.Rules == 0:
 			c.add("firewall", "", fmt.Sprintf("the firewall drops every packet to the machine, answers too (chain %s of table %s, without rules): set its policy to accept, or give it rules", ch.Name, ch.Table))
 		case ch.Hook == "forward":
-			c.warn("firewall", "the firewall drops what is passed on unless a rule lets it (chain %s of table %s): let packets between containers and other hosts pass", ch.Name, ch.Table)
+			c.warn("firewall", "the firewall drops what is passed on unless a rule lets it (chain %s of table %s): let packets between containers and other hosts pass%s", ch.Name, ch.Table, passing(ch))
 		default:
-			c.warn("firewall", "the firewall drops what comes in unless a rule lets it (chain %s of table %s): let UDP ports %d and %d of the other hosts in, and the ports that applications publish", ch.Name, ch.Table, vxlanPort, wireguardPort)
+			c.warn("firewall", "the firewall drops what comes in unless a rule lets it (chain %s of table %s): let UDP ports %d and %d of the other hosts in, and the ports that applications publish%s", ch.Name, ch.Table, vxlanPort, wireguardPort, opening(ch))
 		}
 	}
+}
+
+// opening is how the ports between hosts are opened where somebody keeps the
+// firewall, passing how packets of containers are let through.
+func opening(ch preflight.Chain) string {
+	switch ch.Keeper {
+	case preflight.UFW:
+		return fmt.Sprintf(": ufw allow %d,%d/udp", vxlanPort, wireguardPort)
+	case preflight.Firewalld:
+		return fmt.Sprintf(": firewall-cmd --permanent --add-port=%d-%d/udp && firewall-cmd --reload", vxlanPort, wireguardPort)
+	}
+	return ""
+}
+
+func passing(ch preflight.Chain) string {
+	switch ch.Keeper {
+	case preflight.UFW:
+		return ": ufw default allow routed"
+	case preflight.Firewalld:
+		return ": firewall-cmd --permanent --zone=trusted --add-source=POOL && firewall-cmd --reload, for each pool (docker clocker pool ls)"
+	}
+	return ""
 }
 
 func amount(c *checks, name, what string, have, least, little int64) {

@@ -26,6 +26,9 @@ func TestMeansOfAMachineAreJudged(t *testing.T) {
 		"a firewall": {change: func(f *preflight.Facts) {
 			f.Firewall = []preflight.Chain{{Hook: "input", Rules: 3}, {Hook: "forward", Rules: 1}}
 		}, warnings: 2},
+		"ufw's": {change: func(f *preflight.Facts) {
+			f.Firewall = []preflight.Chain{{Hook: "input", Rules: 3, Keeper: preflight.UFW}}
+		}, warnings: 1},
 		"a firewall for good":   {change: func(f *preflight.Facts) { f.Firewall = []preflight.Chain{{Hook: "input"}, {Hook: "forward"}} }, problems: []string{"to the machine", "containers send or get"}},
 		"a narrow link":         {change: func(f *preflight.Facts) { f.MTU = 1400 }, warnings: 1},
 		"too narrow a link":     {change: func(f *preflight.Facts) { f.MTU = 1279 }, problems: []string{"1280"}},

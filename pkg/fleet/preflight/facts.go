@@ -73,7 +73,16 @@ type Chain struct {
 	Name  string `json:"name"`
 	Hook  string `json:"hook"`
 	Rules int    `json:"rules"`
+	// Keeper is the program that keeps the table, [UFW] or [Firewalld]; empty
+	// for another one, or none.
+	Keeper string `json:"keeper,omitempty"`
 }
+
+// Programs that keep a machine's firewall.
+const (
+	UFW       = "ufw"
+	Firewalld = "firewalld"
+)
 
 // Address is one address of a machine.
 type Address struct {

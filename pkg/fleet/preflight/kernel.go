@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -120,7 +122,8 @@ func iptables(proc string) (string, error) {
 }
 
 // firewall lists the base chains that drop by default what comes in or is
-// passed on.
+// passed on: by their policy, or by a last rule that refuses everything, as
+// firewalld makes them.
 func firewall() ([]Chain, error) {
 	c, err := nftables.New()
 	if err != nil {
@@ -130,15 +133,21 @@ func firewall() ([]Chain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
-	docker := map[string]bool{}
+	docker, keeper := map[string]bool{}, map[string]string{}
 	for _, ch := range chains {
-		if ch.Table != nil && strings.HasPrefix(ch.Name, "DOCKER") {
+		switch {
+		case ch.Table == nil:
+		case strings.HasPrefix(ch.Name, "DOCKER"):
 			docker[tableName(ch.Table)] = true
+		case ch.Table.Name == "firewalld":
+			keeper[tableName(ch.Table)] = Firewalld
+		case strings.HasPrefix(ch.Name, "ufw-") || strings.HasPrefix(ch.Name, "ufw6-"):
+			keeper[tableName(ch.Table)] = UFW
 		}
 	}
 	var out []Chain
 	for _, ch := range chains {
-		if ch.Table == nil || ch.Hooknum == nil || ch.Type != nftables.ChainTypeFilter || ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop {
+		if ch.Table == nil || ch.Hooknum == nil || ch.Type != nftables.ChainTypeFilter {
 			continue
 		}
 		hook := ""
@@ -156,9 +165,35 @@ func firewall() ([]Chain, error) {
 		if err != nil {
 			return out, fmt.Errorf("list rules of %s: %w", ch.Name, err)
 		}
-		out = append(out, Chain{Table: tableName(ch.Table), Name: ch.Name, Hook: hook, Rules: len(rules)})
+		if ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop || refusesRest(rules) {
+			out = append(out, Chain{Table: tableName(ch.Table), Name: ch.Name, Hook: hook, Rules: len(rules), Keeper: keeper[tableName(ch.Table)]})
+		}
 	}
 	return out, nil
+}
+
+// refusesRest reports whether the last rule refuses whatever reaches it.
+func refusesRest(rules []*nftables.Rule) bool {
+	if len(rules) == 0 {
+		return false
+	}
+	exprs := slices.DeleteFunc(slices.Clone(rules[len(rules)-1].Exprs), func(e expr.Any) bool {
+		switch e.(type) {
+		case *expr.Counter, *expr.Log:
+			return true
+		}
+		return false
+	})
+	if len(exprs) != 1 {
+		return false
+	}
+	switch e := exprs[0].(type) {
+	case *expr.Reject:
+		return true
+	case *expr.Verdict:
+		return e.Kind == expr.VerdictDrop
+	}
+	return false
 }
 
 func tableName(t *nftables.Table) string {
