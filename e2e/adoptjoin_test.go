@@ -36,6 +36,7 @@ func TestMachineMustJoinByItself(t *testing.T) {
 		{"expired", brief, "has expired"},
 		{"a person's", person, "this token is for a person"},
 		{"of another authority", changed(func(k *fleettoken.Token) { k.CAFingerprint = strings.Repeat("0a", 32) }), "ask for a token of the fleet that runs there"},
+		{"of a fleet by another name", changed(func(k *fleettoken.Token) { k.Fleet = "another" }), "fleet " + f.name + " answers"},
 		{"of a fleet that is away", changed(func(k *fleettoken.Token) { k.Controllers = []string{"https://" + h2.Address + ":1"} }), "must reach https://" + h2.Address},
 		{"with another secret", changed(func(k *fleettoken.Token) { k.Secret = strings.Repeat("a", len(k.Secret)) }), "token"},
 	} {

@@ -94,7 +94,7 @@ func checkMeans(f preflight.Facts, memory int64, ours bool) checks {
 		}
 	}
 	c.add("ports", "the ports that a host needs are free", ports...)
-	c.firewall(f.Firewall)
+	c.firewall(f.Firewall, f.IPTables == preflight.Legacy)
 	switch {
 	case f.MTU > 0 && f.MTU < minMTU:
 		c.add("mtu", "", fmt.Sprintf("packets of link %s hold %d bytes: %d is the least (RFC 8200)", f.DefaultLink, f.MTU, minMTU))
@@ -111,8 +111,16 @@ func checkMeans(f preflight.Facts, memory int64, ours bool) checks {
 	return c
 }
 
-func (c *checks) firewall(chains []preflight.Chain) {
-	if len(chains) == 0 {
+// firewall looks at the machine's chains. legacy says that Docker's rules are of
+// the older iptables: they cannot be read, so that this is no more than a
+// warning, as somebody may have let our links pass there by hand.
+func (c *checks) firewall(chains []preflight.Chain, legacy bool) {
+	switch {
+	case legacy:
+		c.warn("firewall", "Docker's rules are of the older iptables (iptables-legacy), which cannot be looked at from here: where the policy of its FORWARD chain is DROP, as Docker usually sets it, packets of Clocker's networks are dropped: "+
+			"choose the newer one (update-alternatives --set iptables /usr/sbin/iptables-nft && update-alternatives --set ip6tables /usr/sbin/ip6tables-nft) and restart the machine, "+
+			"or let them pass after each start (iptables-legacy -I DOCKER-USER -i ck+ -j ACCEPT && iptables-legacy -I DOCKER-USER -o ck+ -j ACCEPT)")
+	case len(chains) == 0:
 		c.add("firewall", "no firewall that drops what it does not know")
 	}
 	for _, ch := range chains {

@@ -29,6 +29,8 @@ func TestMeansOfAMachineAreJudged(t *testing.T) {
 		"ufw's": {change: func(f *preflight.Facts) {
 			f.Firewall = []preflight.Chain{{Hook: "input", Rules: 3, Keeper: preflight.UFW}}
 		}, warnings: 1},
+		"the older iptables":    {change: func(f *preflight.Facts) { f.IPTables = preflight.Legacy }, warnings: 1},
+		"the newer iptables":    {change: func(f *preflight.Facts) { f.IPTables = preflight.NFT }},
 		"a firewall for good":   {change: func(f *preflight.Facts) { f.Firewall = []preflight.Chain{{Hook: "input"}, {Hook: "forward"}} }, problems: []string{"to the machine", "containers send or get"}},
 		"a narrow link":         {change: func(f *preflight.Facts) { f.MTU = 1400 }, warnings: 1},
 		"too narrow a link":     {change: func(f *preflight.Facts) { f.MTU = 1279 }, problems: []string{"1280"}},

@@ -47,15 +47,15 @@ type Facts struct {
 	// Everywhere are those of Listening that are taken on every address.
 	Everywhere []string `json:"everywhere,omitempty"`
 	// Firewall are the base chains of nftables, Docker's own left out, that
-	// drop what no rule of theirs lets pass. Rules of the old iptables cannot
-	// be seen.
+	// drop what no rule of theirs lets pass. Rules of the older iptables
+	// cannot be read; see IPTables.
 	Firewall []Chain `json:"firewall,omitempty"`
 	// DiskFree is what the engine's disk has left, in bytes; 0 when unknown.
 	DiskFree  int64 `json:"diskFree,omitempty"`
 	IPForward bool  `json:"ipForward"`
 	// Cgroup is "v1" or "v2".
 	Cgroup string `json:"cgroup"`
-	// IPTables is "nft", "legacy", or empty when Docker has no rules.
+	// IPTables is [NFT], [Legacy], or empty when Docker has no rules.
 	IPTables string `json:"iptables,omitempty"`
 	// TUN says that there is a device /dev/net/tun. One that could not be
 	// looked for counts as there.
@@ -77,6 +77,12 @@ type Chain struct {
 	// for another one, or none.
 	Keeper string `json:"keeper,omitempty"`
 }
+
+// The kernel's two faces by which Docker can make its rules.
+const (
+	NFT    = "nft"
+	Legacy = "legacy"
+)
 
 // Programs that keep a machine's firewall.
 const (

@@ -111,12 +111,12 @@ func iptables(proc string) (string, error) {
 	}
 	for _, ch := range chains {
 		if ch.Table != nil && ch.Table.Name == "filter" && strings.HasPrefix(ch.Name, "DOCKER") {
-			return "nft", nil
+			return NFT, nil
 		}
 	}
 	b, err := os.ReadFile(filepath.Join(proc, "net/ip_tables_names"))
-	if err == nil && strings.Contains(string(b), "filter") {
-		return "legacy", nil
+	if err == nil && slices.Contains(strings.Fields(string(b)), "filter") {
+		return Legacy, nil
 	}
 	return "", nil
 }

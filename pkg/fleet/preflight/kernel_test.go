@@ -2,6 +2,8 @@ package preflight
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -14,16 +16,7 @@ import (
 // A firewall is seen by what it does to packets that no rule of it names: by its
 // policy, or by a last rule. It is looked at in a network of its own.
 func TestFirewallsAreSeenInTheKernel(t *testing.T) {
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	assert.NilError(t, err)
-	ns, err := netns.New()
-	assert.NilError(t, err)
-	defer func() {
-		assert.NilError(t, netns.Set(home)) // else the thread stays locked, and ends
-		runtime.UnlockOSThread()
-		assert.NilError(t, errors.Join(ns.Close(), home.Close()))
-	}()
+	defer ownNetwork(t)()
 	none, err := firewall()
 	assert.NilError(t, err)
 	assert.Equal(t, len(none), 0)
@@ -63,4 +56,46 @@ func TestFirewallsAreSeenInTheKernel(t *testing.T) {
 		{Table: "inet firewalld", Name: "filter_FORWARD", Hook: "forward", Rules: 1, Keeper: Firewalld},
 		{Table: "ip filter", Name: "INPUT", Hook: "input", Rules: 1, Keeper: UFW},
 	})
+}
+
+// ownNetwork puts the test into a network of its own, until leave.
+func ownNetwork(t *testing.T) (leave func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	assert.NilError(t, err)
+	ns, err := netns.New()
+	assert.NilError(t, err)
+	return func() {
+		assert.NilError(t, netns.Set(home)) // else the thread stays locked, and ends
+		runtime.UnlockOSThread()
+		assert.NilError(t, errors.Join(ns.Close(), home.Close()))
+	}
+}
+
+// Docker's rules are of the older iptables where that has a table of filters
+// and the newer one has no chain of Docker's.
+func TestTheIptablesOfDockerIsKnown(t *testing.T) {
+	defer ownNetwork(t)()
+	tables := func(names string) string {
+		proc := t.TempDir()
+		assert.NilError(t, os.Mkdir(filepath.Join(proc, "net"), 0o755))
+		assert.NilError(t, os.WriteFile(filepath.Join(proc, "net", "ip_tables_names"), []byte(names), 0o600))
+		return proc
+	}
+	is := func(want, proc string) {
+		t.Helper()
+		got, err := iptables(proc)
+		assert.NilError(t, err)
+		assert.Equal(t, got, want)
+	}
+	is("", t.TempDir()) // a kernel without the older one
+	is("", tables("nat\nmy-filter\n"))
+	is(Legacy, tables("nat\nfilter\n"))
+	c, err := nftables.New()
+	assert.NilError(t, err)
+	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"})
+	c.AddChain(&nftables.Chain{Table: table, Name: "DOCKER-USER"})
+	assert.NilError(t, c.Flush())
+	is(NFT, tables("nat\nfilter\n"))
 }
