@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"text/template"
+	"time"
 
 	"github.com/docker/go-units"
 
@@ -45,8 +46,9 @@ func headroomText(o Options, h api.Headroom) error {
 	line("Kept free:", "%s", kept(h.Policy))
 	line("Hosts:", "%s", hostCounts(h))
 	if h.Revision > 0 {
-		line("Waits:", "%s before it grows, %s before it shrinks", h.UpDelay, h.DownDelay)
+		line("Waits:", "%s before it grows, %s before it shrinks", short(h.UpDelay), short(h.DownDelay))
 		line("Empty:", "%s", empties(h.Policy))
+		line("Lost:", "%s", lost(h))
 	}
 	line("Decision:", "%s", h.Decision.Reason)
 	if len(h.Decision.Rooms) > 0 {
@@ -128,6 +130,28 @@ func empties(p record.HeadroomPolicy) string {
 		return "hosts without containers of the fleet are removed, also with those of others"
 	}
 	return "hosts without containers are removed"
+}
+
+func lost(h api.Headroom) string {
+	switch {
+	case h.LostDelay < 0:
+		return "machines of lost hosts are kept"
+	case h.Policy.LostWithData:
+		return "machines of hosts that are lost for " + short(h.LostDelay) + " are given back, also with data that replicas wait for"
+	}
+	return "machines of hosts that are lost for " + short(h.LostDelay) + " are given back, unless replicas wait for data there"
+}
+
+// short is a duration without the zeros at its end: 5m, 1h, 1m30s.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // rooms is a table of each kind of room. The bar's mark is where headroom

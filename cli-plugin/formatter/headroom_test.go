@@ -16,7 +16,7 @@ func TestHeadroom(t *testing.T) {
 		Policy: record.HeadroomPolicy{
 			Count: 4, CPU: 15e8, Memory: 4 << 30, For: []record.HeadroomFor{{App: "shop", Service: "web", N: 2}}, MinHosts: 2, MaxHosts: 8, RemoveEmpty: true,
 		},
-		Revision: 7, UpDelay: 30 * time.Second, DownDelay: 5 * time.Minute, MaxContainers: 8, Providers: 1,
+		Revision: 7, UpDelay: 30 * time.Second, DownDelay: 5 * time.Minute, LostDelay: 10 * time.Minute, MaxContainers: 8, Providers: 1,
 		Decision: api.HeadroomDecision{
 			Hosts: 2, Coming: 1, Desired: 3, Event: "hot", Reason: "count lacks 1 container",
 			Rooms: []api.HeadroomRoom{

@@ -24,10 +24,12 @@ type Headroom struct {
 	Policy record.HeadroomPolicy `json:"policy"`
 	// Revision is the policy's; 0 means that none is set.
 	Revision int64 `json:"revision"`
-	// UpDelay and DownDelay are those in force, MaxContainers what a host is
+	// UpDelay, DownDelay and LostDelay are those in force (LostDelay less than 0
+	// means never), MaxContainers what a host is
 	// taken to hold.
 	UpDelay       time.Duration    `json:"upDelay"`
 	DownDelay     time.Duration    `json:"downDelay"`
+	LostDelay     time.Duration    `json:"lostDelay"`
 	MaxContainers int              `json:"maxContainers"`
 	Decision      HeadroomDecision `json:"decision"`
 	Providers     int              `json:"providers"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/record"
@@ -99,7 +100,7 @@ func (c *Controller) Operate(ctx context.Context, app, operation string, service
 		}
 		for _, s := range services {
 			if !all[s] {
-				return notFound("application %s has no service %s (it has %v)", app, s, slices.Sorted(maps.Keys(all)))
+				return notFound("application %s has no service %s (it has %s)", app, s, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 			}
 		}
 		t.Put(v.state.Key, operated(v.App, operation, services, slices.Sorted(maps.Keys(all))))

@@ -30,6 +30,7 @@ func (c *Controller) Headroom(ctx context.Context) (api.Headroom, error) {
 		Decision: shownDecision(*d), Providers: providers, Machines: machines,
 	}
 	out.UpDelay, out.DownDelay = headroom.Delays(it.Value)
+	out.LostDelay = headroom.LostDelay(it.Value)
 	return out, nil
 }
 

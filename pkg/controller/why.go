@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/placement"
@@ -30,7 +31,7 @@ func (c *Controller) Placement(_ context.Context, app, service string) ([]api.Se
 	}
 	if service != "" {
 		if !slices.Contains(names, service) {
-			return nil, notFound("application %s has no service %s (it has %v)", app, service, names)
+			return nil, notFound("application %s has no service %s (it has %s)", app, service, strings.Join(names, ", "))
 		}
 		names = []string{service}
 	}
