@@ -14,6 +14,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 )
 
 // controllerTTL is how long a controller that cannot be reached counts as up.
@@ -190,9 +191,24 @@ func (c *Controller) promote(ctx context.Context) {
 // other member would pass the request on without the caller's certificate, and
 // the leader refuse it (etcd 3.7, etcdserver/server.go, PromoteMember).
 func promoteMember(ctx context.Context, c *clientv3.Client, members []*pb.Member, id uint64) error {
+	_, conn, err := raftLeader(ctx, c, members)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is under way
+	_, err = pb.NewClusterClient(conn).MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id})
+	return rpctypes.Error(err)
+}
+
+// errNoRaftLeader means that etcd has no leader that takes calls at the moment.
+var errNoRaftLeader = errors.New("etcd has no leader at the moment")
+
+// raftLeader connects the member that leads raft, as a client's own member sees
+// it; the caller closes the connection.
+func raftLeader(ctx context.Context, c *clientv3.Client, members []*pb.Member) (id uint64, conn *grpc.ClientConn, err error) {
 	local, err := c.Status(ctx, c.Endpoints()[0])
 	if err != nil {
-		return fmt.Errorf("find the leader of etcd: %w", err)
+		return 0, nil, fmt.Errorf("find the leader of etcd: %w", err)
 	}
 	for _, m := range members {
 		if m.ID != local.Leader || len(m.ClientURLs) == 0 {
@@ -200,14 +216,9 @@ func promoteMember(ctx context.Context, c *clientv3.Client, members []*pb.Member
 		}
 		conn, err := c.Dial(m.ClientURLs[0])
 		if err != nil {
-			return fmt.Errorf("connect the leader of etcd: %w", err)
+			return 0, nil, fmt.Errorf("connect the leader of etcd: %w", err)
 		}
-		defer conn.Close() //nolint:errcheck // nothing is under way
-		_, err = pb.NewClusterClient(conn).MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id})
-		return rpctypes.Error(err)
+		return m.ID, conn, nil
 	}
-	return errNoRaftLeader
+	return 0, nil, errNoRaftLeader
 }
-
-// errNoRaftLeader means that etcd has no leader that takes calls at the moment.
-var errNoRaftLeader = errors.New("etcd has no leader at the moment")

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"clocker.io/clocker/pkg/api"
-	"clocker.io/clocker/pkg/fleet/controllerconfig"
 	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
 
@@ -365,31 +364,21 @@ func (c *Controller) removeMember(ctx context.Context, text string) error {
 // yieldRaft makes this controller's member raft's leader when the one that
 // goes is. It saves an election, no more: etcd holds another one otherwise.
 func (c *Controller) yieldRaft(ctx context.Context, id uint64) {
-	local, err := c.etcd.client.Status(ctx, c.etcd.client.Endpoints()[0])
-	if err != nil || local.Leader != id {
-		return
-	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
 	list, err := c.etcd.client.MemberList(ctx)
 	if err != nil {
 		return
 	}
-	for _, m := range list.Members {
-		if m.ID != id || len(m.ClientURLs) == 0 {
-			continue
-		}
-		root, err := controllerconfig.RootTLS(c.configDir)
-		if err != nil {
-			return
-		}
-		there, err := dialEtcd(m.ClientURLs[:1], root)
-		if err != nil {
-			return
-		}
-		moveCtx, cancel := context.WithTimeout(ctx, 3*time.Second)
-		if _, err := there.MoveLeader(moveCtx, c.etcd.member); err != nil {
-			c.log.Info("etcd elects another leader by itself", "error", err)
-		}
-		cancel()
-		there.Close() //nolint:errcheck // nothing was written
+	leader, conn, err := raftLeader(ctx, c.etcd.client, list.Members)
+	if err != nil {
+		return
+	}
+	defer conn.Close() //nolint:errcheck // nothing is under way
+	if leader != id {
+		return
+	}
+	if _, err := pb.NewMaintenanceClient(conn).MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: c.etcd.member}); err != nil {
+		c.log.Info("etcd elects another leader by itself", "error", err)
 	}
 }
