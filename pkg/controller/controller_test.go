@@ -56,10 +56,10 @@ func newControllerWith(t *testing.T, client *clientv3.Client, name string, chang
 func (c *Controller) awaitLead(t *testing.T) {
 	t.Helper()
 	await(t, func() bool { fence, _ := c.lead.get(); return fence != nil })
-	// Hosts that were played before are seen.
-	played, _, err := store.List[record.Underlay](t.Context(), c.store, c.store.Keys.Underlays())
-	assert.NilError(t, err)
+	// Hosts that were played before are seen; the leader may remove some already.
 	await(t, func() bool {
+		played, _, err := store.List[record.Underlay](t.Context(), c.store, c.store.Keys.Underlays())
+		assert.NilError(t, err)
 		c.cache.mu.RLock()
 		defer c.cache.mu.RUnlock()
 		return len(c.cache.underlays) >= len(played)

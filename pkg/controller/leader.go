@@ -181,7 +181,7 @@ func (c *Controller) term(ctx context.Context) error {
 // observeLeader keeps track of who leads while this controller stands by.
 func (c *Controller) observeLeader(ctx context.Context, e *concurrency.Election) {
 	for r := range e.Observe(ctx) {
-		if len(r.Kvs) > 0 {
+		if len(r.Kvs) > 0 && ctx.Err() == nil {
 			c.lead.observed(string(r.Kvs[0].Value))
 		}
 	}

@@ -52,10 +52,11 @@ func TestNextLeaderJudgesAtOnce(t *testing.T) {
 	c2.pulse.mu.Lock()
 	c2.pulse.since = time.Now().Add(-time.Hour)
 	c2.pulse.mu.Unlock()
-	c2.cache.mu.RLock()
-	seen := len(c2.cache.leases)
-	c2.cache.mu.RUnlock()
-	assert.Equal(t, seen, 3)
+	await(t, func() bool {
+		c2.cache.mu.RLock()
+		defer c2.cache.mu.RUnlock()
+		return len(c2.cache.leases) == 3
+	})
 	_, err := c1.store.Txn().Delete(c1.store.Keys.HostLease("h2")).Commit(t.Context())
 	assert.NilError(t, err)
 	stop()
