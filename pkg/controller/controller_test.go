@@ -192,6 +192,13 @@ func left(t *testing.T, s *store.Store) []string {
 	return out
 }
 
+// awaitGone waits until nothing is left of the only application, and the
+// controller has seen it.
+func (c *Controller) awaitGone(t *testing.T, app string) {
+	t.Helper()
+	await(t, func() bool { return len(left(t, c.store)) == 0 && c.cache.app(app).Revision == 0 })
+}
+
 func TestDeployAndRemove(t *testing.T) {
 	client := storetest.Start(t)
 	c, _ := newController(t, client, "c1")
@@ -234,7 +241,7 @@ func TestMissingImageLeavesNothing(t *testing.T) {
 	a.mu.Lock()
 	assert.Equal(t, len(a.ran), 0)
 	a.mu.Unlock()
-	await(t, func() bool { return len(left(t, c.store)) == 0 })
+	c.awaitGone(t, "app")
 	a.mu.Lock()
 	a.missing = map[string]bool{}
 	a.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sort"
+	"time"
 
 	"clocker.io/clocker/ipam/registry"
 	"clocker.io/clocker/pkg/api"
@@ -159,12 +160,12 @@ func (c *Controller) begin(ctx context.Context, user string, r api.DeployRequest
 	if errors.Is(err, store.ErrConflict) {
 		return 0, conflict("application %s has just been changed by somebody else: deploy again", app.Name)
 	}
-	if err != nil {
-		return 0, err
+	var last int64
+	if err == nil {
+		last, err = c.write(ctx, d, state, revision, status, fence)
 	}
-	last, err := c.write(ctx, d, state, revision, status, fence)
 	if err != nil {
-		c.takeBack(ctx, app.Name, n, err)
+		c.takeBack(ctx, app.Name, n, status, fence, err)
 		return 0, err
 	}
 	c.emit(ctx, "application", "deploying", app.Name, fmt.Sprintf("release %d", n))
@@ -220,24 +221,47 @@ func (c *Controller) write(ctx context.Context, d *draft, state record.AppState,
 	return t.Put(statusKey, status).Commit(ctx)
 }
 
-// takeBack ends a release whose writing failed half way.
-func (c *Controller) takeBack(ctx context.Context, app string, n int, cause error) {
-	ctx = context.WithoutCancel(ctx)
-	// What was written must be seen before it can be taken back.
-	r, err := c.etcd.client.Get(ctx, c.store.Keys.AppCurrent(app))
-	if err == nil {
-		err = c.cache.wait(ctx, min(r.Header.Revision, r.Kvs[0].ModRevision))
-	}
-	if err == nil {
-		v := c.view(app)
-		if v.App.Pending != n {
-			return
-		}
-		_, err = c.carryOut(ctx, v, plan.Abandon(v.Snapshot))
-	}
-	if err != nil {
+// takeBackPatience bounds how long a caller whose deploy has failed waits for
+// what was written of it to be taken back.
+const takeBackPatience = 15 * time.Second
+
+// takeBack ends release n whose writing failed half way with cause: also when
+// all of it was written and only the answer was lost, for its caller is told
+// that it failed.
+func (c *Controller) takeBack(ctx context.Context, app string, n int, status record.ReleaseStatus, fence fence, cause error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackPatience)
+	defer cancel()
+	if err := c.tryTakeBack(ctx, app, n, status, fence); err != nil {
 		c.log.Error("release cannot be taken back now; the next leader will", "app", app, "release", n, "cause", cause, "error", err)
 	}
+}
+
+func (c *Controller) tryTakeBack(ctx context.Context, app string, n int, status record.ReleaseStatus, fence fence) error {
+	k := c.store.Keys
+	state, err := store.Get[record.AppState](ctx, c.store, k.AppCurrent(app))
+	switch {
+	case errors.Is(err, store.ErrNotFound) || err == nil && state.Value.Pending != n:
+		return nil // it was never begun, or is brought to its end by others
+	case err != nil:
+		return err
+	}
+	// What was written must be seen before it can be taken back: one more
+	// write comes after all of it.
+	last, err := c.store.Txn(fence...).Unchanged(state.Key, state.Revision).Put(k.ReleaseStatus(app, n), status).Commit(ctx)
+	if errors.Is(err, store.ErrConflict) {
+		return nil // another leader has it, and begins its term by taking it back
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.cache.wait(ctx, last); err != nil {
+		return err
+	}
+	v := c.view(app)
+	if last, err = c.carryOut(ctx, v, plan.Abandon(v.Snapshot)); err != nil {
+		return err
+	}
+	return c.cache.wait(ctx, last) // the next deploy must not meet this one
 }
 
 // createNetwork makes one of an application's networks.

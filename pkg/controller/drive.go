@@ -36,10 +36,6 @@ func (c *Controller) drive(ctx context.Context) error {
 				continue
 			}
 			running[app] = true
-			if first {
-				// A release in planning belonged to a leader that is gone.
-				c.abandon(ctx, app)
-			}
 			drivers.Go(func() {
 				c.driveApp(ctx, app)
 				select {
@@ -282,13 +278,22 @@ func (c *Controller) forget(ctx context.Context, v view, fence fence) (int64, er
 	return revision, err
 }
 
-// abandon takes back a release that a former leader had begun to plan.
-func (c *Controller) abandon(ctx context.Context, app string) {
-	v := c.view(app)
-	if v.App.Pending == 0 || v.Status.Phase != record.ReleasePlanning {
-		return
+// beginToLead begins a term: it takes back the releases that former leaders were
+// still planning, before this one can plan any. What former leaders wrote has
+// been seen.
+func (c *Controller) beginToLead(ctx context.Context, fence fence) error {
+	c.placing.Lock()
+	defer c.placing.Unlock()
+	c.lead.set(fence, c.url)
+	for _, app := range c.cache.appNames() {
+		v := c.view(app)
+		if v.App.Pending == 0 || v.Status.Phase != record.ReleasePlanning {
+			continue
+		}
+		_, err := c.carryOut(ctx, v, plan.Abandon(v.Snapshot))
+		if err != nil {
+			return fmt.Errorf("take back release %d of application %s, which its leader has not ended planning: %w", v.App.Pending, app, err)
+		}
 	}
-	if _, err := c.carryOut(ctx, v, plan.Abandon(v.Snapshot)); err != nil {
-		c.log.Warn("release of a former leader cannot be taken back yet", "app", app, "error", err)
-	}
+	return nil
 }

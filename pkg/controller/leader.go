@@ -144,7 +144,9 @@ func (c *Controller) term(ctx context.Context) error {
 	if _, err := c.readSchema(ctx); err != nil {
 		return fmt.Errorf("begin to lead: %w", err)
 	}
-	c.lead.set(fence, c.url)
+	if err := c.beginToLead(ctx, fence); err != nil {
+		return err
+	}
 	c.log.Info("this controller leads", "revision", e.Rev())
 	leadCtx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -11,14 +11,19 @@ import (
 	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/record"
 	"clocker.io/clocker/pkg/store"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // tries bounds how often a change is made again because somebody else wrote
 // in between.
 const tries = 5
 
-// changeApp changes an application's state as the leader.
+// changeApp changes an application's state as the leader, never in the middle
+// of the planning of a release.
 func (c *Controller) changeApp(ctx context.Context, app string, change func(v view, t *store.Txn) error) error {
+	c.placing.Lock()
+	defer c.placing.Unlock()
 	for range tries {
 		fence, _ := c.lead.get()
 		if fence == nil {
@@ -34,12 +39,7 @@ func (c *Controller) changeApp(ctx context.Context, app string, change func(v vi
 		}
 		revision, err := t.Commit(ctx)
 		if errors.Is(err, store.ErrConflict) {
-			// Wait for what was written meanwhile, then look again.
-			r, err := store.Get[record.AppState](ctx, c.store, v.state.Key)
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
-				return err
-			}
-			if err := c.cache.wait(ctx, r.Revision); err != nil {
+			if err := c.catchUp(ctx, v.state.Key, v.status.Key); err != nil {
 				return err
 			}
 			continue
@@ -50,6 +50,26 @@ func (c *Controller) changeApp(ctx context.Context, app string, change func(v vi
 		return c.cache.wait(ctx, revision)
 	}
 	return conflict("application %s keeps being changed by others: try again", app)
+}
+
+// catchUp waits until the cache has seen what is written of the keys now. An
+// empty one, and one that is gone, is not waited for.
+func (c *Controller) catchUp(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if key == "" {
+			continue
+		}
+		r, err := c.etcd.client.Get(ctx, key, clientv3.WithKeysOnly())
+		if err != nil {
+			return fmt.Errorf("read state: %w", err)
+		}
+		for _, kv := range r.Kvs {
+			if err := c.cache.wait(ctx, kv.ModRevision); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Cancel implements [api.Backend]. A release that is done already stays.
