@@ -157,11 +157,19 @@ func dontFragment(network, _ string, c syscall.RawConn) error {
 	return err
 }
 
-// Ping sends an ICMP echo and waits for the answer.
+// Ping sends an ICMP echo and waits for the answer. One that is lost is sent
+// again after a second, if there is time.
 func (n *Namespace) Ping(to string, within time.Duration) error {
-	out, err := n.try("ping", "-n", "-c1", fmt.Sprintf("-W%.2f", within.Seconds()), to)
-	if err != nil {
-		return fmt.Errorf("ping %s: %w: %s", to, err, out)
+	for end := time.Now().Add(within); ; {
+		sent := time.Now()
+		out, err := n.try("ping", "-n", "-c1", fmt.Sprintf("-W%.2f", min(end.Sub(sent), time.Second).Seconds()), to)
+		if err == nil {
+			return nil
+		}
+		again := sent.Add(time.Second)
+		if again.After(end) {
+			return fmt.Errorf("ping %s: %w: %s", to, err, out)
+		}
+		<-time.After(time.Until(again))
 	}
-	return nil
 }

@@ -36,21 +36,20 @@ type Move struct {
 	Gain string
 }
 
-// Plan works out at most most moves; 0 means as many as it takes. Replicas of
-// the fleet that are not among those given count, and stay. The fleet is changed
-// as the moves would change it.
+// Plan works out at most most moves; 0 means as many as it takes, after which
+// a second run finds nothing. No replica moves twice. Each move is one that
+// placement allows when those before it are made. Replicas of the fleet that are
+// not among those given count, and stay. The fleet is changed as the moves would
+// change it.
 func Plan(f *placement.Fleet, replicas []Replica, most int) []Move {
 	p := newPlanner(f, replicas)
-	var moves []Move
-	for {
-		before := len(moves)
+	for moved := true; moved && (most <= 0 || p.away < most); {
+		moved = false
 		for _, kind := range []measure{byService, byShare, byTotal} {
-			moves = p.sweep(kind, moves, most)
-		}
-		if len(moves) == before || most > 0 && len(moves) >= most {
-			return moves
+			moved = p.sweep(kind, most) || moved
 		}
 	}
+	return p.straight()
 }
 
 // planner is one run of Plan.
@@ -62,13 +61,20 @@ type planner struct {
 	// cpu and memory are what all hosts have.
 	cpu, memory float64
 	good        []bool
+	// order are the replicas that moved, by their first move, and away is how
+	// many of them have not come back.
+	order []*replica
+	away  int
 }
 
 // replica is one of those given; what is dense is by host.
 type replica struct {
 	Replica
-	host  int
-	of    *service
+	host int
+	of   *service
+	// home is where it was at first, and gain what its last move evened out.
+	home  int
+	gain  string
 	moved bool
 }
 
@@ -117,27 +123,27 @@ func newPlanner(f *placement.Fleet, replicas []Replica) *planner {
 				s.on[i] = int32(f.ReplicasOf(r.Task.App, r.Task.Service, id))
 			}
 		}
-		p.all = append(p.all, replica{Replica: r, host: host, of: s})
+		p.all = append(p.all, replica{Replica: r, host: host, home: host, of: s})
 	}
 	slices.SortFunc(p.all, func(a, b replica) int { return cmp.Compare(a.Task.ID, b.Task.ID) })
 	return p
 }
 
-// sweep goes once over the replicas, and moves those whose move is a gain by a
-// measure. Of a service that found no host from a fuller one, those on hosts that
-// are no fuller are not tried.
-func (p *planner) sweep(by measure, moves []Move, most int) []Move {
+// sweep goes once over the replicas, moves those whose move is a gain by a
+// measure, and reports whether there were any. Of a service that found no host
+// from a fuller one, those on hosts that are no fuller are not tried.
+func (p *planner) sweep(by measure, most int) (moved bool) {
 	for i := range p.all {
 		p.all[i].of.tried = false
 	}
 	least := p.least(by)
 	for i := range p.all {
-		if most > 0 && len(moves) >= most {
-			return moves
+		if most > 0 && p.away >= most {
+			return moved
 		}
 		r := &p.all[i]
 		full := by.fullness(p, r)
-		if r.moved || full <= least || r.of.tried && full <= r.of.vain {
+		if full <= least || r.of.tried && full <= r.of.vain {
 			continue
 		}
 		to := p.elsewhere(r, by)
@@ -145,8 +151,52 @@ func (p *planner) sweep(by measure, moves []Move, most int) []Move {
 			r.of.vain, r.of.tried = full, true
 			continue
 		}
-		moves = append(moves, Move{Task: r.Task.ID, From: p.ids[r.host], To: p.ids[to], Gain: by.gain(p, r, to)})
+		r.gain = by.gain(p, r, to)
 		p.move(r, to)
+		moved = true
+	}
+	return moved
+}
+
+// straight are the moves from where each replica was to where it has come, in an
+// order in which placement allows each. One that has to wait for a place which
+// another one in the same case has is left out.
+func (p *planner) straight() []Move {
+	ends := make(map[*replica]int, len(p.order))
+	var left []*replica
+	for _, r := range p.order {
+		if r.host == r.home {
+			continue
+		}
+		ends[r] = r.host
+		left = append(left, r)
+		p.f.RemoveTask(r.Task.ID)
+		p.move(r, r.home)
+	}
+	for _, r := range left {
+		p.f.PutTask(p.ids[r.home], r.Task, r.Ports)
+	}
+	clear(p.good)
+	var moves []Move
+	for before := -1; len(moves) > before; {
+		before = len(moves)
+		left = slices.DeleteFunc(left, func(r *replica) bool {
+			to := ends[r]
+			p.good[to] = true
+			free := p.place(r)
+			p.good[to] = false
+			if free != to {
+				return false
+			}
+			for _, by := range []measure{byTotal, byShare, byService} {
+				if by.better(p, r, to) {
+					r.gain = by.gain(p, r, to)
+				}
+			}
+			moves = append(moves, Move{Task: r.Task.ID, From: p.ids[r.home], To: p.ids[to], Gain: r.gain})
+			p.move(r, to)
+			return true
+		})
 	}
 	return moves
 }
@@ -177,6 +227,12 @@ func (p *planner) elsewhere(r *replica, by measure) int {
 	if !some {
 		return -1
 	}
+	return p.place(r)
+}
+
+// place is the good host that placement prefers, or -1. The replica is there
+// afterwards; else it is where it was.
+func (p *planner) place(r *replica) int {
 	q := r.Request
 	q.Task, q.Prefer = r.Task.ID, ""
 	p.f.RemoveTask(r.Task.ID)
@@ -200,5 +256,14 @@ func (p *planner) move(r *replica, to int) {
 	}
 	add(r.host, -1)
 	add(to, 1)
-	r.host, r.moved = to, true // at most once each
+	if !r.moved {
+		r.moved, p.order = true, append(p.order, r)
+	}
+	switch {
+	case r.host == r.home && to != r.home:
+		p.away++
+	case r.host != r.home && to == r.home:
+		p.away--
+	}
+	r.host = to
 }
