@@ -2,14 +2,26 @@ package main
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 )
 
+// freePort is one that nobody listens on now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
 // Every measure works over loopback and gives figures that can be true.
 func TestMeasures(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	o := options{address: "127.0.0.1", port: 17000, streams: 2, size: 64, length: 50 * time.Millisecond, interval: time.Millisecond}
+	o := options{address: "127.0.0.1", port: freePort(t), streams: 2, size: 64, length: 50 * time.Millisecond, interval: time.Millisecond}
 	served := make(chan error, 1)
 	go func() {
 		_, err := serve(ctx, o)
@@ -51,7 +63,7 @@ func TestMeasures(t *testing.T) {
 
 // A server that is away counts as loss, not as an error.
 func TestPingOfNobody(t *testing.T) {
-	f, err := ping(t.Context(), options{address: "127.0.0.1", port: 17999, length: 100 * time.Millisecond, interval: 10 * time.Millisecond})
+	f, err := ping(t.Context(), options{address: "127.0.0.1", port: freePort(t), length: 100 * time.Millisecond, interval: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
