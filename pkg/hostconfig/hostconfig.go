@@ -114,11 +114,31 @@ func (c *Config) tls(ca, cert, key string) (*tls.Config, error) {
 	}
 	t := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}
 	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(filepath.Join(c.Dir, cert), filepath.Join(c.Dir, key))
+		pair, err := c.pair(cert, key)
+		if now, loadErr := Load(c.Dir); err != nil && loadErr == nil && cert == c.CertFile && now.CertFile != cert {
+			// The first renewal since c was read puts the pair elsewhere.
+			pair, err = c.pair(now.CertFile, now.KeyFile)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read host certificate: %w", err)
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
+}
+
+// pair reads a certificate and its key, from one file at one time where they
+// share it: it may be replaced at any moment.
+func (c *Config) pair(cert, key string) (tls.Certificate, error) {
+	both, err := os.ReadFile(filepath.Join(c.Dir, cert))
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	secret := both
+	if key != cert {
+		if secret, err = os.ReadFile(filepath.Join(c.Dir, key)); err != nil {
+			return tls.Certificate{}, err
+		}
+	}
+	return tls.X509KeyPair(both, secret)
 }
