@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"clocker.io/clocker/e2e/testbed"
 	fleettoken "clocker.io/clocker/pkg/fleet/token"
@@ -59,11 +61,7 @@ func TestMachineMustJoinByItself(t *testing.T) {
 	if out := f.clocker(t, "host", "exec", "h2", "hostname"); out != "h2\n" {
 		t.Errorf("on the machine: %q", out)
 	}
-	f.refused(t, 3, []string{"joined by itself"}, "host", "upgrade", "h2")
-	all := f.refused(t, 3, []string{"not upgraded", "host h2 joined by itself"}, "host", "upgrade", "--all", "--quiet")
-	if all.stdout != "h1\n" {
-		t.Errorf("upgraded: %q", all.stdout)
-	}
+	upgradeThroughAgent(t, f, h2)
 	f.clocker(t, "host", "rm", "h2")
 	if r := runCommand(h2.Command(t.Context(), "docker", "clocker", "host", "leave")); r.code != 0 {
 		t.Fatal(r.err())
@@ -102,4 +100,54 @@ func untouched(t *testing.T, h *testbed.Host) {
 	if err != nil || out != "" {
 		t.Errorf("%s is not as it was: %s %v", h.Name, out, err)
 	}
+}
+
+// upgradeThroughAgent upgrades a host whose engine nobody reaches but its agent:
+// the agent is exchanged under whoever does that, and all of it is there once.
+func upgradeThroughAgent(t *testing.T, f *fleet, h2 *testbed.Host) {
+	t.Helper()
+	all := func() string {
+		out, err := h2.Exec(t.Context(), "docker", "ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}} {{.State}}")
+		succeeds(t, err)
+		return strings.TrimSpace(out)
+	}
+	plugin := func() string {
+		out, err := h2.Exec(t.Context(), "docker", "plugin", "inspect", "-f", "{{.ID}}", pluginName)
+		succeeds(t, err)
+		return out
+	}
+	agentWas, pluginWas := all(), plugin()
+	dir := otherBuild(t)
+	for _, want := range []string{"agent made anew", "agent runs"} {
+		up := withEnv(f.prepare(t.Context(), "clocker", "host", "upgrade", "h2"), "CLOCKER_LIB="+dir)
+		up.Env = swapConfig(t, f, up.Env, dir)
+		if r := runCommand(up); r.code != 0 || !strings.Contains(r.stderr, want) {
+			t.Fatalf("exit %d, standard error lacks %q:\n%s", r.code, want, r.stderr)
+		}
+		agent := all()
+		if !strings.HasPrefix(agent, "clocker-agent ") || strings.Contains(agent, "\n") || !strings.HasSuffix(agent, " running") {
+			t.Errorf("containers on h2:\n%s", agent)
+		}
+		if agent == agentWas || plugin() == pluginWas {
+			t.Errorf("agent or plugin is the old one: %s", agent)
+		}
+	}
+	if out := f.clocker(t, "host", "exec", "h2", "hostname"); out != "h2\n" {
+		t.Errorf("on the machine: %q", out)
+	}
+	_, err := h2.Exec(t.Context(), "docker", "stop", "clocker-agent")
+	succeeds(t, err)
+	f.refused(t, 3, []string{"the agent of host h2 does not answer"}, "host", "upgrade", "h2")
+	some := f.refused(t, 3, []string{"not upgraded", "the agent of host h2 does not answer"}, "host", "upgrade", "--all", "--quiet")
+	if some.stdout != "h1\n" {
+		t.Errorf("upgraded: %q", some.stdout)
+	}
+	_, err = h2.Exec(t.Context(), "docker", "start", "clocker-agent")
+	succeeds(t, err)
+	await(t, 20*time.Second, "h2 is ready again", func() error {
+		if s := f.hosts(t)["h2"].Status; s != "ready" {
+			return fmt.Errorf("it is %s", s)
+		}
+		return nil
+	})
 }

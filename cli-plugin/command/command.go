@@ -71,7 +71,7 @@ hosts with "host add", and give "deploy" a compose file or a blueprint.`,
 		newCACommand(e),
 		newWhyCommand(e), newRebalanceCommand(e),
 		newControllerCommand(e), newBackupCommand(e), newRestoreCommand(e), newUpgradeCommand(e),
-		newServeCommand(e), newAgentCommand(), newGuardCommand(), newPreflightCommand(), newHostcleanCommand(), newHostenterCommand(),
+		newServeCommand(e), newAgentCommand(), newGuardCommand(), newPreflightCommand(), newHostcleanCommand(), newHostenterCommand(), newAgentSwapCommand(),
 	)
 	return root
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/engine/connect"
 	"clocker.io/clocker/pkg/fleet"
 )
 
@@ -30,9 +31,9 @@ engine is not restarted. Controllers are upgraded first (docker clocker controll
 upgrade): a host that would be newer than them is refused. What was interrupted
 goes on when the command is given again.
 
-With --all, hosts whose engine cannot be reached from here are left as they are and
-named at the end, and the exit code tells: hosts that joined by themselves are among
-them, unless "host add --name HOST ENDPOINT" gave them a way.`,
+Hosts that joined by themselves are upgraded through their agents. With --all, hosts
+that cannot be reached are left as they are and named at the end, and the exit code
+tells.`,
 		Example: `  docker clocker host upgrade --all
   docker clocker host upgrade server-2 server-3`,
 		Args: cobra.ArbitraryArgs,
@@ -84,17 +85,20 @@ func runHostUpgrade(ctx context.Context, e *Env, o hostUpgradeOptions) error {
 	var errs []error
 	for _, h := range hosts {
 		endpoint := first(p.Access[h.Name].Endpoint, h.Endpoint)
-		if endpoint == "" {
-			errs = append(errs, fmt.Errorf("host %s joined by itself, so no way to its engine is known here: %w: give it one with host add --name %s ENDPOINT, or leave it out", h.Name, fleet.ErrUnreachable, h.Name))
-			continue
+		joined := endpoint == "" // by itself: no way to its engine is known but through its agent
+		var conn *connect.Conn
+		var err error
+		if joined {
+			conn, err = reached.through(ctx, c, h.Name, o.reach.options(e))
+		} else {
+			conn, err = reached.open(ctx, endpoint, o.reach.known(e, p, h.Name))
 		}
-		conn, err := reached.open(ctx, endpoint, o.reach.known(e, p, h.Name))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("host %s: %w", h.Name, err))
 			continue
 		}
 		up = append(up, fleet.UpgradeOptions{Controller: c, Add: fleet.AddOptions{
-			Fleet: p.Name, CA: p.CA, Engine: conn.Client, Endpoint: h.Endpoint, Name: h.Name, Kit: kit,
+			Fleet: p.Name, CA: p.CA, Engine: conn.Client, ThroughAgent: joined, Endpoint: h.Endpoint, Name: h.Name, Kit: kit,
 		}})
 	}
 	left := errors.Join(errs...)

@@ -3,11 +3,13 @@ package command
 import (
 	"context"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"clocker.io/clocker/pkg/api"
 	"clocker.io/clocker/pkg/engine/connect"
 	"clocker.io/clocker/pkg/fleet"
 )
@@ -22,6 +24,16 @@ type engines struct {
 
 func (s *engines) open(ctx context.Context, endpoint string, o connect.Options) (*connect.Conn, error) {
 	conn, err := connect.Open(ctx, endpoint, o)
+	if err != nil {
+		return nil, err
+	}
+	s.conns = append(s.conns, conn)
+	return conn, nil
+}
+
+// through opens a connection to the engine of a host through its agent.
+func (s *engines) through(ctx context.Context, c *api.Client, host string, o connect.Options) (*connect.Conn, error) {
+	conn, err := connect.OpenThrough(ctx, "through its agent", func(ctx context.Context) (net.Conn, error) { return c.HostEngine(ctx, host) }, o)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -23,8 +25,10 @@ const agentContainer = "clocker-agent"
 // namespaces and becomes the command that follows; alone it waits.
 const EnterCommand = "hostenter"
 
-// shelled is an engine that runs commands on its machine.
+// shelled is an engine that runs commands on its machine, and whose API can be
+// passed on.
 type shelled interface {
+	Dial(ctx context.Context) (net.Conn, error)
 	StartShell(ctx context.Context, like string, entrypoint []string) (id string, err error)
 	RemoveShells(ctx context.Context) error
 }
@@ -132,6 +136,7 @@ func (s *shells) state(ctx context.Context, exec string) (api.ExecState, error) 
 func (h *handler) hostRoutes(m *http.ServeMux) {
 	m.HandleFunc("GET /host/logs", h.hostLogs)
 	m.HandleFunc("POST /host/exec", h.hostExec)
+	m.HandleFunc("POST /host/engine", h.hostEngine)
 	m.HandleFunc("GET /host/exec/{exec}", h.hostExecState)
 	m.HandleFunc("POST /host/exec/{exec}/resize", h.hostExecResize)
 }
@@ -158,6 +163,20 @@ func (h *handler) hostExec(w http.ResponseWriter, r *http.Request) {
 	}
 	// The caller asks how the command ended once its output has.
 	h.converse(w, x, req.TTY, func() { h.shells.end(ctx, x.ID, container) })
+}
+
+// hostEngine joins the caller to the engine's API.
+func (h *handler) hostEngine(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Upgrade") == "" {
+		refuse(w, http.StatusUpgradeRequired, errors.New("the connection must be upgraded (Upgrade: tcp)"))
+		return
+	}
+	conn, err := h.shells.make.Dial(r.Context())
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	h.converse(w, engine.NewExec("", conn, bufio.NewReader(conn)), true, func() {})
 }
 
 func (h *handler) hostExecState(w http.ResponseWriter, r *http.Request) {

@@ -149,6 +149,7 @@ var actions = map[string]string{
 	"DELETE /v1/hosts/{host}":                  "host rm",
 	"POST /v1/hosts/{host}/labels":             "host label",
 	"POST /v1/hosts/{host}/exec":               "host exec",
+	"POST /v1/hosts/{host}/engine":             "host engine",
 	"POST /v1/tasks/{task}/exec":               "exec",
 	"POST /v1/networks":                        "network create",
 	"DELETE /v1/networks/{net}":                "network rm",

@@ -39,10 +39,10 @@ func (c *Client) Exec(ctx context.Context, task string, r ExecRequest) (*ExecCon
 	return c.exec(ctx, taskPath(task)+"/exec", r)
 }
 
-func (c *Client) exec(ctx context.Context, path string, r ExecRequest) (*ExecConn, error) {
+func (c *Client) exec(ctx context.Context, path string, body any) (*ExecConn, error) {
 	var conn net.Conn
 	var out *bufio.Reader
-	res, err := c.each(ctx, call{method: http.MethodPost, path: path, body: r, stream: true},
+	res, err := c.each(ctx, call{method: http.MethodPost, path: path, body: body, stream: true},
 		func(ctx context.Context, base string, req *http.Request) (*http.Response, error) {
 			u, err := url.Parse(base)
 			if err != nil {
@@ -73,7 +73,7 @@ func (c *Client) exec(ctx context.Context, path string, r ExecRequest) (*ExecCon
 	}
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		_ = conn.Close()
-		return nil, fmt.Errorf("run command: controller answers %s where the connection should be taken over", res.Status)
+		return nil, fmt.Errorf("take the connection over: controller answers %s where the connection should be taken over", res.Status)
 	}
 	return &ExecConn{Conn: conn, ID: res.Header.Get(ExecHeader), out: out}, nil
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -31,6 +32,12 @@ func (c *Client) HostLogs(ctx context.Context, host, component string, o LogOpti
 // HostExec is [Client.Exec] for a command on a host itself.
 func (c *Client) HostExec(ctx context.Context, host string, r ExecRequest) (*ExecConn, error) {
 	return c.exec(ctx, hostPath(host)+"/exec", r)
+}
+
+// HostEngine opens a connection to the API of a host's engine, through the host's
+// agent. The caller closes it; it does not end with ctx.
+func (c *Client) HostEngine(ctx context.Context, host string) (net.Conn, error) {
+	return c.exec(ctx, hostPath(host)+"/engine", nil)
 }
 
 // HostExecState tells how a command run by [Client.HostExec] is getting on.

@@ -24,6 +24,7 @@ func hostPaths(b HostBackend, read, lead registration) {
 	agent := func(w http.ResponseWriter, r *http.Request) error { b.HostAgent(r.PathValue("host"), w, r); return nil }
 	read("GET /v1/hosts/{host}/logs", agent)
 	read("POST /v1/hosts/{host}/exec", agent)
+	read("POST /v1/hosts/{host}/engine", agent)
 	read("GET /v1/hosts/{host}/exec/{exec}", agent)
 	read("POST /v1/hosts/{host}/exec/{exec}/resize", agent)
 }

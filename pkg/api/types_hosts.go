@@ -8,6 +8,7 @@ package api
 //	POST   /v1/hosts/{host}/exec             ExecRequest, runs on the machine itself; as for tasks
 //	GET    /v1/hosts/{host}/exec/{exec}      → ExecState
 //	POST   /v1/hosts/{host}/exec/{exec}/resize?h=N&w=N
+//	POST   /v1/hosts/{host}/engine           → a connection to the API of the host's engine
 
 // LabelChange changes a host's labels.
 type LabelChange struct {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"clocker.io/clocker/pkg/api"
+	"clocker.io/clocker/pkg/tunnel"
 )
 
 // HostAgent implements [api.Backend]: what is asked of a host's own goes
@@ -33,7 +35,11 @@ func (c *Controller) HostAgent(host string, w http.ResponseWriter, r *http.Reque
 			p.Out.Host = "agent"
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
-			fail(http.StatusBadGateway, fmt.Sprintf("the agent of host %s does not answer: %v", host, err))
+			why := err.Error()
+			if errors.Is(err, tunnel.ErrNoTunnel) {
+				why = "it is not connected to the controllers"
+			}
+			fail(http.StatusBadGateway, fmt.Sprintf("the agent of host %s does not answer: %s", host, why))
 		},
 	}
 	p.ServeHTTP(w, r)

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -56,4 +57,13 @@ func (e *Engine) RemoveShells(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Dial opens a connection to the engine's API.
+func (e *Engine) Dial(ctx context.Context) (net.Conn, error) {
+	conn, err := e.cli.Dialer()(ctx)
+	if err != nil {
+		return nil, wrap("reach engine", err)
+	}
+	return conn, nil
 }

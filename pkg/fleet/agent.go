@@ -37,7 +37,7 @@ func agentSpec(fleet, host, socket, image, reference, identity string) client.Co
 		// noticed here. Mounts below the directory (sandboxes of
 		// containers) are left out: the agent would hold them.
 		Mounts: []mount.Mount{
-			{Type: mount.TypeBind, Source: socket, Target: "/var/run/docker.sock"},
+			{Type: mount.TypeBind, Source: socket, Target: engineSocketTarget},
 			{Type: mount.TypeBind, Source: path.Dir(socket), Target: engineDir, ReadOnly: true, BindOptions: &mount.BindOptions{NonRecursive: true}},
 		},
 		LogConfig: ownLog(),
@@ -68,6 +68,11 @@ func (a *adoption) agent(ctx context.Context, id *identity) error {
 	if was != nil && label(was, LabelSystem) != SystemAgent {
 		return fmt.Errorf("create agent: the engine has a container called %s that this program did not make: rename or remove it", AgentContainer)
 	}
+	if !a.o.ThroughAgent { // of an upgrade that was cut off
+		if _, err := removeContainer(ctx, a.e, nextAgent); err != nil {
+			return err
+		}
+	}
 	want := agentSpec(a.o.Fleet, a.o.Name, engineSocket(a.o.Endpoint), a.machine.image, a.o.Kit.Image.Reference(), id.hash)
 	same := was != nil && label(was, labelHash) == want.Config.Labels[labelHash] &&
 		(strings.HasPrefix(id.hash, "kept:") || label(was, labelIdentity) == id.hash)
@@ -78,6 +83,8 @@ func (a *adoption) agent(ctx context.Context, id *identity) error {
 		return nil
 	case same:
 		what = "started again"
+	case was != nil && a.o.ThroughAgent:
+		return a.swapAgent(ctx, was, want)
 	default:
 		if was != nil {
 			what, a.anew = "made anew", true

@@ -96,6 +96,8 @@ type probe struct {
 	mounts []mount.Mount
 	binds  []string
 	labels map[string]string
+	// restart says what the engine does when it ends; nothing by default.
+	restart container.RestartPolicy
 }
 
 func (p probe) create(ctx context.Context, e *client.Client) (string, error) {
@@ -109,7 +111,7 @@ func (p probe) create(ctx context.Context, e *client.Client) (string, error) {
 		HostConfig: &container.HostConfig{
 			NetworkMode: "host", UsernsMode: "host", ReadonlyRootfs: true,
 			CapDrop: []string{"ALL"}, CapAdd: p.caps, SecurityOpt: []string{"label=disable"},
-			Mounts: p.mounts, Binds: p.binds,
+			Mounts: p.mounts, Binds: p.binds, RestartPolicy: p.restart,
 			LogConfig: container.LogConfig{Type: "json-file"},
 		},
 	})

@@ -63,6 +63,10 @@ type AddOptions struct {
 	// pin is the CA's fingerprint where the CA itself is not known yet.
 	pin    string
 	Engine *client.Client
+	// ThroughAgent says that the engine is reached through the host's own agent
+	// (see [api.Client.HostEngine]), which is then exchanged by a container on
+	// the machine. For upgrades.
+	ThroughAgent bool
 	// Endpoint is what the fleet remembers of how the engine is reached.
 	Endpoint string
 	// Name is the host's name; empty means the engine's own.

@@ -263,6 +263,9 @@ func (r *removal) removeContainers(ctx context.Context) error {
 	if err := stopContainer(ctx, r.e, AgentContainer, 10); err != nil {
 		return err
 	}
+	if _, err := removeContainer(ctx, r.e, nextAgent); err != nil { // of an upgrade that was cut off
+		return err
+	}
 	if _, err := removeContainer(ctx, r.e, AgentContainer); err != nil {
 		return err
 	}
