@@ -188,12 +188,23 @@ func (f *fleet) quiet(t *testing.T) {
 }
 
 // slowestMove is how long it may take until other hosts know that an address
-// has moved: some 10 ms on an idle machine, and less than the second after which
-// kernels ask again by themselves. [TestRoutesFollowAtOnce] is stricter, of many.
-const slowestMove = 900 * time.Millisecond
+// has moved, the quickest time of three: some 10 ms on an idle machine.
+// [TestRoutesFollowAtOnce] is stricter, of many.
+const slowestMove = 400 * time.Millisecond
 
-// moves gives a container on the other host the address that one had here.
+// moves looks at an address that moves to the other host.
 func (f *fleet) moves(t *testing.T) {
+	var took time.Duration
+	for range 3 { // a machine with other work may stall once
+		if took = f.moveOnce(t); took < slowestMove {
+			return
+		}
+	}
+	t.Errorf("moved after %v, and twice before as slowly", took)
+}
+
+// moveOnce gives a container on the other host the address that one had here.
+func (f *fleet) moveOnce(t *testing.T) time.Duration {
 	m := f.red1.Run()
 	for _, a := range addresses(m, "80") {
 		m.Serve(a)
@@ -222,10 +233,10 @@ func (f *fleet) moves(t *testing.T) {
 	}
 	took := time.Since(from)
 	t.Logf("moved after %v", took)
-	assert.Check(t, took < slowestMove, "moved after %v", took)
 	reaches(t, f.a.Namespace, again)
 	reaches(t, f.c.Namespace, again)
 	again.Stop()
+	return took
 }
 
 // killed sees that traffic goes on, and that everything works afterwards.

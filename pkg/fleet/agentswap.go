@@ -116,8 +116,8 @@ func SwapAgent(ctx context.Context, e *client.Client, log *slog.Logger) error {
 
 // swapEngine is what swapping agents needs of an engine.
 type swapEngine interface {
-	// running tells how a container is getting on, and since when; there is
-	// false when there is none.
+	// running tells whether a container is there, and has run on since it was
+	// started.
 	running(ctx context.Context, name string) (up bool, there bool, err error)
 	stop(ctx context.Context, name string) error
 	start(ctx context.Context, name string) error
