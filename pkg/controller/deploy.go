@@ -246,8 +246,9 @@ func (c *Controller) tryTakeBack(ctx context.Context, app string, n int, status 
 		return err
 	}
 	// What was written must be seen before it can be taken back: one more
-	// write comes after all of it.
-	last, err := c.store.Txn(fence...).Unchanged(state.Key, state.Revision).Put(k.ReleaseStatus(app, n), status).Commit(ctx)
+	// write comes after all of it, and makes what is still under way too late.
+	last, err := c.store.Txn(fence...).Unchanged(state.Key, state.Revision).
+		Put(state.Key, state.Value).Put(k.ReleaseStatus(app, n), status).Commit(ctx)
 	if errors.Is(err, store.ErrConflict) {
 		return nil // another leader has it, and begins its term by taking it back
 	}
