@@ -30,10 +30,6 @@ func TestEntriesArriveAtOnce(t *testing.T) {
 	h.CreateNetwork(&n, nil)
 	assert.NilError(t, put(t, w, w.Store.Keys.Underlay("host9"), record.Underlay{Host: "host9", Address: "10.77.0.99", MTU: 1500}))
 
-	arrived := make(chan netlink.NeighUpdate, 4096)
-	done := make(chan struct{})
-	defer close(done)
-	h.Do(func() { assert.NilError(t, netlink.NeighSubscribe(arrived, done)) })
 	at := netip.MustParsePrefix(n.Subnet).Addr().Next()
 	next := func() netip.Addr {
 		at = at.Next()
@@ -43,11 +39,13 @@ func TestEntriesArriveAtOnce(t *testing.T) {
 		}))
 		return at
 	}
+	arrived := make(chan netlink.NeighUpdate, 4096)
 	await := func(a netip.Addr) {
 		t.Helper()
 		for end := time.After(10 * time.Second); ; {
 			select {
-			case u := <-arrived:
+			case u, open := <-arrived:
+				assert.Assert(t, open, "the kernel tells no more: it told faster than it was heard")
 				if got, ok := netip.AddrFromSlice(u.IP); ok && got.Unmap() == a && u.State&netlink.NUD_PERMANENT != 0 && u.Family != 7 {
 					return
 				}
@@ -59,7 +57,17 @@ func TestEntriesArriveAtOnce(t *testing.T) {
 	for range 1000 {
 		next()
 	}
-	await(at)
+	h.Eventually(10*time.Second, "a thousand are known", func() error {
+		known, err := h.Handle.NeighList(0, netlink.FAMILY_V4)
+		if err == nil && !slices.ContainsFunc(known, func(k netlink.Neigh) bool { return k.IP.Equal(at.AsSlice()) && k.State&netlink.NUD_PERMANENT != 0 }) {
+			err = fmt.Errorf("%s is not among %d", at, len(known))
+		}
+		return err
+	})
+	// Not before: what nobody hears in the meantime, the kernel ends.
+	done := make(chan struct{})
+	defer close(done)
+	h.Do(func() { assert.NilError(t, netlink.NeighSubscribe(arrived, done)) })
 	var took []time.Duration
 	for range 200 {
 		start := time.Now()
