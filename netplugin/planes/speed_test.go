@@ -67,7 +67,9 @@ func TestEntriesArriveAtOnce(t *testing.T) {
 	// Not before: what nobody hears in the meantime, the kernel ends.
 	done := make(chan struct{})
 	defer close(done)
-	h.Do(func() { assert.NilError(t, netlink.NeighSubscribe(arrived, done)) })
+	h.Do(func() {
+		assert.NilError(t, netlink.NeighSubscribeWithOptions(arrived, done, netlink.NeighSubscribeOptions{ReceiveBufferSize: 4 << 20, ReceiveBufferForceSize: true}))
+	})
 	var took []time.Duration
 	for range 200 {
 		start := time.Now()
