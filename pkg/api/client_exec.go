@@ -73,7 +73,7 @@ func (c *Client) exec(ctx context.Context, path string, body any) (*ExecConn, er
 	}
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		_ = conn.Close()
-		return nil, fmt.Errorf("take the connection over: controller answers %s where the connection should be taken over", res.Status)
+		return nil, fmt.Errorf("controller answers %s where the connection should be taken over", res.Status)
 	}
 	return &ExecConn{Conn: conn, ID: res.Header.Get(ExecHeader), out: out}, nil
 }

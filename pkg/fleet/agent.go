@@ -73,7 +73,11 @@ func (a *adoption) agent(ctx context.Context, id *identity) error {
 			return err
 		}
 	}
-	want := agentSpec(a.o.Fleet, a.o.Name, engineSocket(a.o.Endpoint), a.machine.image, a.o.Kit.Image.Reference(), id.hash)
+	socket := engineSocket(a.o.Endpoint)
+	if a.o.ThroughAgent && was != nil {
+		socket = socketOf(was) // no endpoint tells
+	}
+	want := agentSpec(a.o.Fleet, a.o.Name, socket, a.machine.image, a.o.Kit.Image.Reference(), id.hash)
 	same := was != nil && label(was, labelHash) == want.Config.Labels[labelHash] &&
 		(strings.HasPrefix(id.hash, "kept:") || label(was, labelIdentity) == id.hash)
 	what := "started"

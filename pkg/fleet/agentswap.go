@@ -26,30 +26,32 @@ const settleTime = 2 * time.Second
 // swapAgent makes the agent anew where the engine is reached through it: whoever
 // stopped it could not go on. So a container on the machine does that.
 func (a *adoption) swapAgent(ctx context.Context, was *container.InspectResponse, want client.ContainerCreateOptions) error {
-	socket := socketOf(was)
-	for i, m := range want.HostConfig.Mounts {
-		if m.Target == engineSocketTarget {
-			want.HostConfig.Mounts[i].Source = socket
-		}
-	}
-	want.Name = nextAgent
-	if _, err := removeContainer(ctx, a.e, nextAgent); err != nil {
+	next, err := inspect(ctx, a.e, nextAgent)
+	if err != nil {
 		return err
 	}
-	if _, err := a.e.ContainerCreate(ctx, want); err != nil {
-		return fmt.Errorf("create agent: %w", err)
+	// One that runs is what we are connected through, of an exchange that was
+	// cut off: that is brought to its end.
+	if next == nil || next.State == nil || !next.State.Running {
+		want.Name = nextAgent
+		if _, err := removeContainer(ctx, a.e, nextAgent); err != nil {
+			return err
+		}
+		if _, err := a.e.ContainerCreate(ctx, want); err != nil {
+			return fmt.Errorf("create agent: %w", err)
+		}
 	}
 	id, err := probe{
 		image: a.machine.image, args: []string{SwapCommand},
-		mounts: []mount.Mount{{Type: mount.TypeBind, Source: socket, Target: engineSocketTarget}},
+		mounts: []mount.Mount{{Type: mount.TypeBind, Source: socketOf(was), Target: engineSocketTarget}},
 		// It goes on after a restart of the machine.
 		restart: container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: 3},
 	}.create(ctx, a.e)
 	if err != nil {
 		return fmt.Errorf("exchange agent: %w", err)
 	}
-	defer discard(ctx, a.e, id)
 	if _, err := a.e.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		discard(ctx, a.e, id)
 		return fmt.Errorf("exchange agent: %w", err)
 	}
 	a.anew = true
@@ -57,7 +59,8 @@ func (a *adoption) swapAgent(ctx context.Context, was *container.InspectResponse
 }
 
 // awaitSwap waits until the agent is the one with the given hash. For a moment
-// nobody answers.
+// nobody answers. The container that exchanges them is removed when it has ended,
+// and never before, whoever stops waiting: the next sweep takes it.
 func (a *adoption) awaitSwap(ctx context.Context, id, hash string) error {
 	ctx, cancel := context.WithTimeout(ctx, a.o.Wait)
 	defer cancel()
@@ -77,9 +80,12 @@ func (a *adoption) awaitSwap(ctx context.Context, id, hash string) error {
 			last = err
 		case now != nil && label(now, labelHash) == hash && now.State != nil && now.State.Running:
 			a.say(StepAgent, Done, "agent made anew")
+			discard(ctx, a.e, id)
 			return nil
 		case swap == nil || swap.State == nil || !swap.State.Running && !swap.State.Restarting && swap.State.Status != container.StateCreated:
-			return fmt.Errorf("exchange agent: the one that ran runs on: %s", lastWords(ctx, a.e, id))
+			words := lastWords(ctx, a.e, id)
+			discard(ctx, a.e, id)
+			return fmt.Errorf("exchange agent: the one that ran runs on: %s", words)
 		}
 		select {
 		case <-ctx.Done():
@@ -97,9 +103,11 @@ const engineSocketTarget = "/var/run/docker.sock"
 
 // socketOf is the engine's socket on its machine, as the agent there has it.
 func socketOf(agent *container.InspectResponse) string {
-	for _, m := range agent.Mounts {
-		if m.Destination == engineSocketTarget || m.Destination == "/run/docker.sock" {
-			return m.Source
+	if agent.HostConfig != nil {
+		for _, m := range agent.HostConfig.Mounts {
+			if m.Target == engineSocketTarget {
+				return m.Source
+			}
 		}
 	}
 	return engineSocket("")
